@@ -1,0 +1,1 @@
+//! The Choria broker: authentication policy, accounts, statistics over the embeddable NATS broker.

@@ -1,0 +1,1 @@
+//! The Choria client: discovery, RPC requests, reply sets.

@@ -1,0 +1,1 @@
+//! Choria configuration: file grammar, the one key table, typed settings, build settings.

@@ -1,0 +1,132 @@
+//! The [`Connector`] trait: all that a server, provisioner or client needs of a connection.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+/// One message as it arrived.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Subject that it was published to.
+    pub subject: String,
+    /// NATS reply subject. Choria routes replies by its transport header instead (spec 01 §1).
+    pub reply: Option<String>,
+    /// The body: one Choria transport document.
+    pub payload: Bytes,
+}
+
+/// State of the connection, observed through [`Connector::status`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Never connected yet; the last failure, if any.
+    Connecting {
+        /// Why the last try failed, with server name and hint.
+        last_error: Option<String>,
+    },
+    /// Connected to this server, as `nats://host:port` without credentials.
+    Connected {
+        /// Server URL without credentials.
+        server: String,
+    },
+    /// Was connected, is trying again.
+    Disconnected {
+        /// Why the connection ended.
+        reason: String,
+    },
+    /// Closed by us; final.
+    Closed,
+}
+
+/// Why an operation on a connection failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectorError {
+    /// The subject is not valid in NATS.
+    #[error("subject {0:?} is not valid")]
+    InvalidSubject(String),
+    /// The payload is larger than the broker takes.
+    #[error("payload of {size} bytes is larger than the broker's limit of {limit}")]
+    TooLarge {
+        /// Bytes of the payload.
+        size: usize,
+        /// Bytes the broker takes.
+        limit: usize,
+    },
+    /// Not connected now; nothing was queued.
+    #[error("not connected: {0}")]
+    NotConnected(String),
+    /// The connection was closed for good.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// Messages of one subscription. Dropping it unsubscribes.
+#[derive(Debug)]
+pub struct Subscription {
+    receiver: mpsc::Receiver<Message>,
+    _guard: UnsubscribeGuard,
+}
+
+/// Runs when a [`Subscription`] is dropped.
+pub struct UnsubscribeGuard(Option<Box<dyn FnOnce() + Send>>);
+
+impl UnsubscribeGuard {
+    /// Calls `on_drop` once when the subscription goes away.
+    pub fn new(on_drop: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(on_drop)))
+    }
+}
+
+impl std::fmt::Debug for UnsubscribeGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UnsubscribeGuard")
+    }
+}
+
+impl Drop for UnsubscribeGuard {
+    fn drop(&mut self) {
+        if let Some(on_drop) = self.0.take() {
+            on_drop();
+        }
+    }
+}
+
+impl Subscription {
+    /// Joins the receiving end with what must happen at drop. For implementations of [`Connector`].
+    pub fn new(receiver: mpsc::Receiver<Message>, guard: UnsubscribeGuard) -> Self {
+        Self { receiver, _guard: guard }
+    }
+
+    /// The next message; `None` after the connection was closed for good.
+    pub async fn next(&mut self) -> Option<Message> {
+        self.receiver.recv().await
+    }
+
+    /// A message that is already here, if any.
+    pub fn try_next(&mut self) -> Option<Message> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+/// A connection to a broker that keeps itself alive: reconnects, resubscribes and authenticates by itself.
+#[async_trait]
+pub trait Connector: Send + Sync + 'static {
+    /// Publishes one message. Returns when it is handed to the connection, not when the broker has it.
+    async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), ConnectorError>;
+
+    /// Subscribes. At most `capacity` messages wait unread; beyond that the newest are dropped and counted.
+    async fn subscribe(
+        &self,
+        subject: &str,
+        queue: Option<&str>,
+        capacity: usize,
+    ) -> Result<Subscription, ConnectorError>;
+
+    /// Waits until the broker has everything published and subscribed so far.
+    async fn flush(&self) -> Result<(), ConnectorError>;
+
+    /// The connection's state and its changes.
+    fn status(&self) -> watch::Receiver<Status>;
+
+    /// Flushes, unsubscribes and closes.
+    async fn close(&self);
+}

@@ -1,0 +1,1 @@
+//! Filters on the node: facts, classes, agents, identities and compound expressions.

@@ -1,0 +1,1 @@
+//! The Choria provisioner: finds unprovisioned servers and takes them through enrolment.

@@ -1,0 +1,3 @@
+//! MCollective style RPC: DDLs, input validation, the Agent trait, authorization and audit.
+pub mod agent;
+pub use agent::*;

@@ -1,0 +1,1 @@
+//! The Choria server: the agent on every node, provisioning mode, built-in agents, registration, lifecycle.

@@ -1,0 +1,1 @@
+//! Test helpers: certificate authorities, tokens, in-process brokers, deadline waits.

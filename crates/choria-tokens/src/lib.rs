@@ -1,0 +1,1 @@
+//! Choria tokens: JWT claims, purposes, issuers, strict validation, key files.

@@ -1,0 +1,2 @@
+//! One binary: broker, server, provisioner, client and tools.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Embeddable NATS core broker: listeners, TLS, accounts, permissions, routing, outboxes, monitoring.
+pub mod auth;
+pub use auth::*;
