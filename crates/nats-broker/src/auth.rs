@@ -75,6 +75,15 @@ pub struct SubjectRules {
     pub deny: Vec<String>,
 }
 
+/// Leave to answer a delivered request on its reply subject (`allow_responses`, spec 07 §7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseBudget {
+    /// Answers per delivered message; `None` = no limit.
+    pub max: Option<u32>,
+    /// How long after the delivery answers are taken; `None` = as long as the connection lives.
+    pub ttl: Option<Duration>,
+}
+
 /// What a connection may publish and subscribe (spec 02 §6.7).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Permissions {
@@ -82,6 +91,8 @@ pub struct Permissions {
     pub publish: SubjectRules,
     /// Subjects that may be subscribed; an entry may be `subject queue`.
     pub subscribe: SubjectRules,
+    /// Answers that `publish` would not allow. With a budget an absent `publish.allow` means none.
+    pub responses: Option<ResponseBudget>,
 }
 
 impl Permissions {
@@ -144,6 +155,17 @@ pub trait Authenticator: Send + Sync + 'static {
     /// Whether INFO must offer a nonce.
     fn wants_nonce(&self) -> bool {
         false
+    }
+
+    /// Whether a connection must authenticate. `true` starts the auth deadline and shows `auth_required` in INFO.
+    fn auth_required(&self) -> bool {
+        true
+    }
+
+    /// The grant of operations that come before CONNECT. `None`, the default, refuses them
+    /// (`-ERR 'Authorization Violation'`), so that nothing runs in an account that nobody chose.
+    fn before_connect(&self) -> Option<Grant> {
+        None
     }
 }
 
