@@ -1,0 +1,123 @@
+//! Unprovisioned nodes: a provisioning token over TLS that the node does not verify (spec 02 §5.2 U, §6.1).
+//!
+//! The account is **closed** (DESIGN §6). The token is a bearer secret shared by a whole fleet, so it proves only
+//! "one of ours, not yet enrolled". What a connection may do is bound to the one name that it gives in CONNECT: it
+//! hears requests for that name only, announces that name only, and no other live connection may hold the name.
+
+use std::sync::Arc;
+
+use choria_protocol::identity;
+use choria_tokens::VerificationKey;
+
+use super::{
+    Account, ConnectFacts, PolicyGrant, PolicyInputs, PolicyRefusal, ProvisioningInputs, Reason, permissions, token,
+};
+
+/// What monitoring shows as user of a connection that authenticated with a shared token (golden `decision-table.jsonl`).
+const TOKEN_USER: &str = "[REDACTED]";
+
+pub(super) fn decide(
+    inputs: &PolicyInputs,
+    facts: &ConnectFacts<'_>,
+    token: &str,
+    now: i64,
+) -> Result<PolicyGrant, PolicyRefusal> {
+    let provisioning = inputs.provisioning.as_ref().ok_or_else(|| {
+        facts.refuse(
+            Reason::ProvisioningDisabled,
+            "a provisioning token and plugin.choria.network.provisioning.client_password is not set".to_owned(),
+        )
+    })?;
+    let signer = signer(provisioning, facts)?;
+    let expires_at = token::verify(token, signer, now).map_err(|(reason, detail)| facts.refuse(reason, detail))?;
+
+    let user = facts.user.unwrap_or(TOKEN_USER).to_owned();
+    let permissions = match bound_name(facts) {
+        Ok(name) => permissions::bound_node(name),
+        Err(_) if provisioning.allow_unbound_nodes => permissions::unbound_node(),
+        Err(refusal) => return Err(refusal),
+    };
+    let name = bound_name(facts).ok();
+    Ok(PolicyGrant {
+        expires_at: Some(expires_at),
+        claim: name.map(claim_key),
+        tag: name.map(str::to_owned),
+        ..PolicyGrant::new(Account::Provisioning, Some(user), permissions)
+    })
+}
+
+fn signer<'a>(
+    provisioning: &'a ProvisioningInputs,
+    facts: &ConnectFacts<'_>,
+) -> Result<&'a Arc<VerificationKey>, PolicyRefusal> {
+    provisioning.signer.as_ref().ok_or_else(|| {
+        facts.refuse(
+            Reason::ProvisioningDisabled,
+            "a provisioning token and plugin.choria.network.provisioning.signer_cert is not set".to_owned(),
+        )
+    })
+}
+
+/// Two names that differ only in case are one node: host names and certificate names are compared that way.
+fn claim_key(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
+/// The CONNECT name when it can be an identity and is a valid part of a subject.
+fn bound_name<'a>(facts: &ConnectFacts<'a>) -> Result<&'a str, PolicyRefusal> {
+    let Some(name) = facts.name.filter(|name| !name.is_empty()) else {
+        return Err(facts.refuse(
+            Reason::NodeNameMissing,
+            "an unprovisioned node must give its identity as connection name; \
+             plugin.choria.network.provisioning.allow_unbound_nodes admits nodes that do not"
+                .to_owned(),
+        ));
+    };
+    if !identity::is_valid(name) {
+        let shown: String = name.chars().take(64).collect();
+        return Err(facts.refuse(
+            Reason::NodeNameInvalid,
+            format!(
+                "connection name {shown:?} cannot be an identity: letters, digits, '.', '_' and '-', no empty part, \
+                 at most {} bytes",
+                identity::MAX_LENGTH
+            ),
+        ));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{facts, inputs};
+    use super::*;
+
+    fn named(name: Option<&'static str>) -> ConnectFacts<'static> {
+        ConnectFacts { name, ..facts() }
+    }
+
+    #[test]
+    fn only_names_that_can_be_identities_are_bound() {
+        assert_eq!(bound_name(&named(Some("n1.example.net"))).unwrap(), "n1.example.net");
+        for missing in [None, Some("")] {
+            assert_eq!(bound_name(&named(missing)).unwrap_err().reason, Reason::NodeNameMissing);
+        }
+        for bad in [".", "a.", "a..b", "*", ">", "a.>", "a b", "a\r\nSUB > 1", "choria demo"] {
+            assert_eq!(bound_name(&named(Some(bad))).unwrap_err().reason, Reason::NodeNameInvalid, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_differ_in_case_are_one_claim() {
+        assert_eq!(claim_key("N1.Example.NET"), claim_key("n1.example.net"));
+    }
+
+    #[test]
+    fn without_account_or_signer_no_node_gets_in() {
+        let no_account = PolicyInputs { provisioning: None, ..inputs() };
+        for inputs in [no_account, inputs()] {
+            let refusal = decide(&inputs, &facts(), "a.b.c", 0).unwrap_err();
+            assert_eq!(refusal.reason, Reason::ProvisioningDisabled);
+        }
+    }
+}
