@@ -37,6 +37,25 @@ pub enum Status {
     Closed,
 }
 
+/// Counters of one connection since it was made, over all its reconnects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectionStats {
+    /// Messages received.
+    pub in_msgs: u64,
+    /// Messages published.
+    pub out_msgs: u64,
+    /// Payload bytes received.
+    pub in_bytes: u64,
+    /// Payload bytes published.
+    pub out_bytes: u64,
+    /// Sessions after the first.
+    pub reconnects: u64,
+    /// Messages lost because their subscription was full.
+    pub dropped: u64,
+    /// Errors that the broker told, permission errors among them.
+    pub broker_errors: u64,
+}
+
 /// Why an operation on a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectorError {
@@ -123,6 +142,11 @@ pub trait Connector: Send + Sync + 'static {
 
     /// Waits until the broker has everything published and subscribed so far.
     async fn flush(&self) -> Result<(), ConnectorError>;
+
+    /// What went through the connection so far. Implementations that do not count answer zeroes.
+    fn stats(&self) -> ConnectionStats {
+        ConnectionStats::default()
+    }
 
     /// The connection's state and its changes.
     fn status(&self) -> watch::Receiver<Status>;
