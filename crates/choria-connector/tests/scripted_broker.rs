@@ -91,10 +91,7 @@ async fn messages_flow_and_subscriptions_come_back_after_a_loss() {
     let (listener, options) = listen().await;
     let cancel = CancellationToken::new();
     let connector = NatsConnector::start(options, &cancel);
-    assert!(matches!(
-        connector.publish("a.b", Bytes::from_static(b"x")).await,
-        Err(ConnectorError::NotConnected(_))
-    ));
+    assert!(matches!(connector.publish("a.b", Bytes::from_static(b"x")).await, Err(ConnectorError::NotConnected(_))));
     let mut subscription = connector.subscribe("in.>", Some("group"), 8).await.unwrap();
     let other = connector.subscribe("gone", None, 8).await.unwrap();
     drop(other);
@@ -108,7 +105,10 @@ async fn messages_flow_and_subscriptions_come_back_after_a_loss() {
     // A permission error is told and counted, and nothing stops.
     peer.send("-ERR 'Permissions Violation for Publish to \"out\"'\r\nMSG in.x 1 reply.to 2\r\nhi\r\n").await;
     let message = timeout(DEADLINE, subscription.next()).await.unwrap().unwrap();
-    assert_eq!((message.subject.as_str(), message.reply.as_deref(), &message.payload[..]), ("in.x", Some("reply.to"), &b"hi"[..]));
+    assert_eq!(
+        (message.subject.as_str(), message.reply.as_deref(), &message.payload[..]),
+        ("in.x", Some("reply.to"), &b"hi"[..])
+    );
     assert_eq!(connector.stats().broker_errors, 1);
 
     let flush = tokio::spawn({

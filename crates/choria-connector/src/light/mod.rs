@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use nats_proto::subject::{is_valid_filter, is_valid_publish};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -78,10 +79,12 @@ impl NatsConnector {
         match last {
             Status::Connected { .. } | Status::Disconnected { .. } => Ok(connector),
             Status::Closed => Err(ConnectError::Cancelled(None)),
-            Status::Connecting { last_error } if !in_time => Err(ConnectError::GaveUp(last_error.unwrap_or_else(|| {
-                let waited = give_up.unwrap_or_default();
-                format!("no broker answered within {waited:?}")
-            }))),
+            Status::Connecting { last_error } if !in_time => {
+                Err(ConnectError::GaveUp(last_error.unwrap_or_else(|| {
+                    let waited = give_up.unwrap_or_default();
+                    format!("no broker answered within {waited:?}")
+                })))
+            }
             Status::Connecting { last_error } => Err(ConnectError::Cancelled(last_error)),
         }
     }
@@ -96,7 +99,7 @@ impl NatsConnector {
 #[async_trait]
 impl Connector for NatsConnector {
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), ConnectorError> {
-        if !codec::is_publishable(subject) {
+        if !is_valid_publish(subject) {
             return Err(ConnectorError::InvalidSubject(subject.to_owned()));
         }
         loop {
@@ -117,8 +120,8 @@ impl Connector for NatsConnector {
         queue: Option<&str>,
         capacity: usize,
     ) -> Result<Subscription, ConnectorError> {
-        let bad_queue = queue.filter(|queue| !codec::is_publishable(queue));
-        if !codec::is_filter(subject) || bad_queue.is_some() {
+        let bad_queue = queue.filter(|queue| !is_valid_publish(queue));
+        if !is_valid_filter(subject) || bad_queue.is_some() {
             return Err(ConnectorError::InvalidSubject(bad_queue.unwrap_or(subject).to_owned()));
         }
         let (sender, receiver) = mpsc::channel::<Message>(capacity.max(1));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use nats_proto::Info;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, interval_at, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::codec::{self, Decoder, Info, Operation};
+use super::codec::{self, Operation};
 use super::state::Shared;
 use crate::connector::{Message, Status};
 use crate::failure::{self, ConnectFailure};
@@ -38,7 +39,6 @@ pub(crate) enum Stream {
 /// An accepted connection.
 pub(crate) struct Session {
     stream: Stream,
-    decoder: Decoder,
     buffer: BytesMut,
     info: Info,
 }
@@ -69,15 +69,10 @@ impl Session {
         options: &ConnectOptions,
         credentials: &Credentials,
     ) -> Result<Self, ConnectFailure> {
-        let mut session = Self {
-            stream: Stream::Plain(stream),
-            decoder: Decoder::default(),
-            buffer: BytesMut::new(),
-            info: Info::default(),
-        };
+        let mut session = Self { stream: Stream::Plain(stream), buffer: BytesMut::new(), info: Info::default() };
         let broken = |reason: String| ConnectFailure::Broken { target: target.clone(), reason };
         match session.operation(target, "before it said anything").await? {
-            Operation::Info(info) => session.info = info,
+            Operation::Info(info) => session.info = *info,
             Operation::Error(text) => return Err(ConnectFailure::refused(target, &text)),
             other => return Err(broken(format!("sent {other:?} where INFO belongs"))),
         }
@@ -86,17 +81,18 @@ impl Session {
         let written = session.stream.write_all(&hello).await;
         if let Err(error) = session.flushed(written).await {
             // The broker may have said why before it closed.
-            return Err(session.refusal(target).await.unwrap_or_else(|| {
-                ConnectFailure::io(target, "while we authenticated", &error)
-            }));
+            return Err(session
+                .refusal(target)
+                .await
+                .unwrap_or_else(|| ConnectFailure::io(target, "while we authenticated", &error)));
         }
         loop {
             match session.operation(target, "before it accepted us").await? {
                 Operation::Pong => return Ok(session),
                 Operation::Error(text) => return Err(ConnectFailure::refused(target, &text)),
-                Operation::Info(info) => session.info = info,
+                Operation::Info(info) => session.info = *info,
                 Operation::Ping => {
-                    let written = session.stream.write_all(b"PONG\r\n").await;
+                    let written = session.stream.write_all(nats_proto::encode::PONG).await;
                     session
                         .flushed(written)
                         .await
@@ -137,8 +133,8 @@ impl Session {
             // Bytes that came before the handshake could have been put there by anyone.
             return Err(mismatch("sent more than INFO before TLS"));
         }
-        let name = ServerName::try_from(target.host().to_owned())
-            .map_err(|_| mismatch("has a name that TLS cannot use"))?;
+        let name =
+            ServerName::try_from(target.host().to_owned()).map_err(|_| mismatch("has a name that TLS cannot use"))?;
         let Stream::Plain(tcp) = self.stream else {
             return Err(mismatch("speaks TLS already"));
         };
@@ -151,7 +147,7 @@ impl Session {
 
     async fn operation(&mut self, target: &Target, stage: &str) -> Result<Operation, ConnectFailure> {
         loop {
-            match self.decoder.next(&mut self.buffer) {
+            match codec::next(&mut self.buffer) {
                 Ok(Some(operation)) => return Ok(operation),
                 Ok(None) => {}
                 Err(error) => {
@@ -172,11 +168,11 @@ impl Session {
     ///
     /// `status` is what the world is told once messages can be sent.
     pub(crate) async fn run(self, shared: &Shared, options: &ConnectOptions, status: Status) -> String {
-        shared.begin(self.info.max_payload);
+        shared.begin(codec::max_payload(&self.info));
         shared.status.send_replace(status);
         let (reader, writer) = tokio::io::split(self.stream);
         let reason = tokio::select! {
-            reason = read(reader, self.decoder, self.buffer, shared) => reason,
+            reason = read(reader, self.buffer, shared) => reason,
             reason = write(writer, shared) => reason,
             reason = keep_alive(shared, options) => reason,
         };
@@ -185,23 +181,19 @@ impl Session {
     }
 }
 
-async fn read(
-    mut reader: impl AsyncRead + Unpin,
-    mut decoder: Decoder,
-    mut buffer: BytesMut,
-    shared: &Shared,
-) -> String {
+async fn read(mut reader: impl AsyncRead + Unpin, mut buffer: BytesMut, shared: &Shared) -> String {
     // What the broker complained of last is the best explanation of a close that follows.
     let mut complaint: Option<String> = None;
     loop {
         loop {
-            match decoder.next(&mut buffer) {
+            match codec::next(&mut buffer) {
                 Ok(None) => break,
                 Ok(Some(operation)) => handle(operation, shared, &mut complaint),
                 Err(error) => return format!("the broker sent what is not NATS: {error}"),
             }
         }
-        buffer.reserve(decoder.wanted(buffer.len()).max(READ_CHUNK));
+        // Doubling while a large message comes in, little while nothing does.
+        buffer.reserve(buffer.len().max(READ_CHUNK));
         let ended = match reader.read_buf(&mut buffer).await {
             Ok(0) => "the broker closed the connection".to_owned(),
             Ok(_) => continue,
@@ -219,7 +211,7 @@ fn handle(operation: Operation, shared: &Shared, complaint: &mut Option<String>)
     match operation {
         Operation::Message { sid, subject, reply, payload } => shared.deliver(sid, Message { subject, reply, payload }),
         Operation::Ping => {
-            shared.lock().out.extend_from_slice(b"PONG\r\n");
+            shared.lock().out.extend_from_slice(nats_proto::encode::PONG);
             shared.wake.notify_one();
         }
         Operation::Pong => shared.pong(),
@@ -230,7 +222,7 @@ fn handle(operation: Operation, shared: &Shared, complaint: &mut Option<String>)
                 *complaint = Some(format!("the broker ended the connection: {text}"));
             }
         }
-        Operation::Info(info) => shared.lock().max_payload = info.max_payload,
+        Operation::Info(info) => shared.lock().max_payload = codec::max_payload(&info),
         Operation::Ok | Operation::Status => {}
     }
 }

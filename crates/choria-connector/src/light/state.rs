@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nats_proto::encode;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::codec;
@@ -58,7 +59,7 @@ struct Counters {
 impl Shared {
     pub(crate) fn new(max_pending: usize) -> Self {
         Self {
-            state: Mutex::new(State { next_sid: 1, max_payload: 1024 * 1024, ..State::default() }),
+            state: Mutex::new(State { next_sid: 1, max_payload: codec::DEFAULT_MAX_PAYLOAD, ..State::default() }),
             wake: Notify::new(),
             drained: Notify::new(),
             status: watch::Sender::new(Status::Connecting { last_error: None }),
@@ -111,7 +112,7 @@ impl Shared {
         if !state.out.is_empty() && state.out.len() + payload.len() > self.max_pending {
             return Ok(false);
         }
-        codec::publish(&mut state.out, subject, payload);
+        encode::publish(&mut state.out, subject, None, None, payload);
         drop(state);
         self.counters.out_msgs.fetch_add(1, Ordering::Relaxed);
         self.counters.out_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
@@ -127,7 +128,7 @@ impl Shared {
         let sid = state.next_sid;
         state.next_sid += 1;
         if state.connected {
-            codec::subscribe(&mut state.out, &entry.subject, entry.queue.as_deref(), sid);
+            encode::subscribe(&mut state.out, &entry.subject, entry.queue.as_deref(), sid);
         }
         state.subscriptions.insert(sid, entry);
         drop(state);
@@ -138,7 +139,7 @@ impl Shared {
     pub(crate) fn remove(&self, sid: u64) {
         let mut state = self.lock();
         if state.subscriptions.remove(&sid).is_some() && state.connected {
-            codec::unsubscribe(&mut state.out, sid);
+            encode::unsubscribe(&mut state.out, sid, None);
             drop(state);
             self.wake.notify_one();
         }
@@ -173,7 +174,7 @@ impl Shared {
             return false;
         }
         state.pongs.push_back(waiter);
-        state.out.extend_from_slice(b"PING\r\n");
+        state.out.extend_from_slice(encode::PING);
         drop(state);
         self.wake.notify_one();
         true
@@ -206,7 +207,7 @@ impl Shared {
         state.pongs.clear();
         state.subscriptions.retain(|_, entry| !entry.sender.is_closed());
         for (sid, entry) in &state.subscriptions {
-            codec::subscribe(&mut state.out, &entry.subject, entry.queue.as_deref(), *sid);
+            encode::subscribe(&mut state.out, &entry.subject, entry.queue.as_deref(), *sid);
         }
         state.connected = true;
         drop(guard);
