@@ -1,5 +1,6 @@
 //! Reads the text of one value as its kind says. Strict: what cannot be read is refused, with what was expected.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::duration::{self, DurationError};
@@ -34,7 +35,7 @@ pub(crate) fn parse(spec: &Spec, text: &str, home: Option<&str>) -> Result<Value
         Kind::LogTarget => expand(text, home).map(Value::Text),
         Kind::PathList { .. } => paths(text, home),
         Kind::Boolean => boolean(text).map(Value::Boolean).ok_or_else(|| boolean_expected(text)),
-        Kind::Integer { min, max } => integer(text, min, max).map(Value::Integer),
+        Kind::Integer { min, max } => integer(text, min, max, "a whole number").map(Value::Integer),
         Kind::Seconds { min, max } => seconds(text, min, max),
         Kind::Duration { min_ms, max_ms } => span(text, min_ms, max_ms, spec.zero_is_default),
         Kind::List => Ok(Value::List(comma_list(text))),
@@ -70,6 +71,20 @@ pub(crate) fn parse(spec: &Spec, text: &str, home: Option<&str>) -> Result<Value
                 )),
             }
         }
+        Kind::Address => match hosts::check_address(text) {
+            Ok(()) => Ok(Value::Text(text.to_owned())),
+            Err(error) => Err(expected_with_hint("host or host:port", error.problem)),
+        },
+        Kind::Networks => {
+            let networks = comma_list(text);
+            match networks.iter().find(|network| !is_network(network)) {
+                Some(bad) => Err(expected_with_hint(
+                    "IP addresses and networks such as 192.0.2.0/24, separated by commas",
+                    format!("{bad:?} is neither"),
+                )),
+                None => Ok(Value::List(networks)),
+            }
+        }
         Kind::FileMode => match u32::from_str_radix(text, 8) {
             Ok(mode) if mode <= 0o7777 && text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 Ok(Value::Integer(i64::from(mode)))
@@ -101,7 +116,7 @@ pub(crate) fn is_name(text: &str) -> bool {
 fn boolean_expected(text: &str) -> Expected {
     let wanted = "yes or no (also 1, true, y, t, 0, false, n, f)";
     if text.contains('#') {
-        return expected_with_hint(wanted, "a comment needs a line of its own");
+        return with_comment_hint(text, wanted.to_owned());
     }
     if text.starts_with(['"', '\'']) {
         return expected_with_hint(wanted, "quotes are part of the value; leave them out");
@@ -113,18 +128,11 @@ fn boolean_expected(text: &str) -> Expected {
     }
 }
 
-fn integer(text: &str, min: i64, max: i64) -> Result<i64, Expected> {
-    let wanted = match (min, max) {
-        (_, i64::MAX) => format!("a whole number, {min} or more"),
-        _ => format!("a whole number from {min} to {max}"),
-    };
+fn integer(text: &str, min: i64, max: i64, what: &str) -> Result<i64, Expected> {
+    let wanted = if max == i64::MAX { format!("{what}, {min} or more") } else { format!("{what} from {min} to {max}") };
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(if text.contains('#') {
-            expected_with_hint(wanted, "a comment needs a line of its own")
-        } else {
-            expected(wanted)
-        });
+        return Err(with_comment_hint(text, wanted));
     }
     match text.parse::<i64>() {
         Ok(number) if (min..=max).contains(&number) => Ok(number),
@@ -132,13 +140,19 @@ fn integer(text: &str, min: i64, max: i64) -> Result<i64, Expected> {
     }
 }
 
+fn with_comment_hint(text: &str, wanted: String) -> Expected {
+    if text.contains('#') { expected_with_hint(wanted, "a comment needs a line of its own") } else { expected(wanted) }
+}
+
 fn seconds(text: &str, min: i64, max: i64) -> Result<Value, Expected> {
-    let number = integer(text, min, max).map_err(|refused| {
+    let number = integer(text, min, max, "a whole number of seconds").map_err(|refused| {
         let hint = match duration::parse_with_unit(text) {
-            Ok(span) if span.subsec_nanos() == 0 => Some(format!("this key takes no unit; write {}", span.as_secs())),
+            Ok(span) if !span.is_zero() && span.subsec_nanos() == 0 => {
+                Some(format!("this key takes no unit; write {}", span.as_secs()))
+            }
             _ => refused.hint,
         };
-        Expected { expected: format!("{} of seconds", refused.expected.replace("number", "count")), hint }
+        Expected { hint, ..refused }
     })?;
     Ok(Value::Duration(Duration::from_secs(u64::try_from(number).unwrap_or(0))))
 }
@@ -153,8 +167,7 @@ fn span(text: &str, min_ms: u64, max_ms: u64, zero: bool) -> Result<Value, Expec
     match duration::parse(text) {
         Ok(span) if (shortest..=longest).contains(&span) || (zero && span.is_zero()) => Ok(Value::Duration(span)),
         Ok(_) => Err(expected(wanted)),
-        Err(_) if text.contains('#') => Err(expected_with_hint(wanted, "a comment needs a line of its own")),
-        Err(DurationError::Malformed(_)) => Err(expected(wanted)),
+        Err(DurationError::Malformed(_)) => Err(with_comment_hint(text, wanted)),
         Err(error) => Err(expected_with_hint(wanted, error.to_string())),
     }
 }
@@ -176,6 +189,16 @@ fn choice(text: &str, words: &[&str]) -> Result<Value, Expected> {
 
 fn name(text: &str, wanted: &str) -> Result<Value, Expected> {
     if is_name(text) { Ok(Value::Text(text.to_owned())) } else { Err(expected(wanted)) }
+}
+
+fn is_network(text: &str) -> bool {
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let longest = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|length| length <= longest))
 }
 
 fn comma_list(text: &str) -> Vec<String> {
@@ -229,6 +252,9 @@ mod tests {
             (Kind::Choice(&["debug", "warn"]), "warning", ""),
             (Kind::Hosts, "a:1, b", "entry \"b\": the port is missing"),
             (Kind::Collectives, "a,,b", "\"\" is not such a name"),
+            (Kind::Address, "\"b:1\"", "\"\\\"b\" is not a host name"),
+            (Kind::Networks, "192.0.2.1, 300.0.0.0/99", "\"300.0.0.0/99\" is neither"),
+            (Kind::Networks, "2001:db8::/129", "\"2001:db8::/129\" is neither"),
             (Kind::Path, "~lab/x", "only ~ and ~/ are understood, not the home of another user"),
             (Kind::Duration { min_ms: 0, max_ms: 1_000 }, "-5s", "\"-5s\" is negative"),
         ] {

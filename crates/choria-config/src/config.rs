@@ -8,6 +8,7 @@ use crate::check;
 use crate::environment::Environment;
 use crate::error::{ConfigError, Warning};
 use crate::key::{Family, Key, Spec, family_name};
+use crate::keys;
 use crate::load;
 use crate::value::{Setting, Value};
 
@@ -122,6 +123,17 @@ impl Config {
         let value = self.named.get(&family.key_for(name)).cloned().or_else(|| default_of(family.spec()));
         Family::<T>::read(value.as_ref())
             .expect("a test walks the key table: every default and every kind fits its type")
+    }
+
+    /// The value of a known key by its name, or its default: for programs that show or hand on settings they do not
+    /// know one by one.
+    #[must_use]
+    pub fn value_of(&self, name: &str) -> Option<Value> {
+        if let Some(spec) = keys::find(name) {
+            return self.values.get(spec.name).cloned().or_else(|| default_of(spec));
+        }
+        let (spec, _) = keys::find_family(name)?;
+        self.named.get(name).cloned().or_else(|| default_of(spec))
     }
 
     /// The names that occur in settings of a family, sorted.

@@ -77,6 +77,8 @@ fn kind(kind: &Kind) -> String {
         Kind::Identity | Kind::Collective => "name".into(),
         Kind::Collectives => "list of names".into(),
         Kind::Hosts => "list of `host:port`".into(),
+        Kind::Address => "`host` or `host:port`".into(),
+        Kind::Networks => "list of addresses and networks".into(),
         Kind::FileMode => "octal file mode".into(),
     }
 }

@@ -60,8 +60,7 @@ impl HostEntry {
         if host.contains(':') && !rest.starts_with('[') {
             return Err(fail("an IPv6 address needs brackets, as in [::1]:4222".into()));
         }
-        let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if host.is_empty() || !(rest.starts_with('[') || host.chars().all(plain)) {
+        if !(rest.starts_with('[') || is_host_name(host)) {
             return Err(fail(format!("{host:?} is not a host name")));
         }
         match port.parse::<u16>() {
@@ -87,6 +86,18 @@ impl fmt::Display for HostEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme, self.host_port())
     }
+}
+
+/// Checks an address that is told to others: a bare host, or an entry with a port.
+pub(crate) fn check_address(text: &str) -> Result<(), HostError> {
+    if is_host_name(text) || text.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(());
+    }
+    HostEntry::parse(text).map(|_| ())
+}
+
+fn is_host_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
 }
 
 /// The port is digits only: `u16::from_str` would also take a leading plus sign.

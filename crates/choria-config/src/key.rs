@@ -60,6 +60,10 @@ pub enum Kind {
     Collectives,
     /// Comma separated broker addresses, see [`crate::hosts`].
     Hosts,
+    /// One address told to others: `host`, `host:port` or `nats://host:port`.
+    Address,
+    /// Comma separated IP addresses and networks such as `192.0.2.0/24`.
+    Networks,
     /// Octal file mode such as `0600`.
     FileMode,
 }
@@ -297,6 +301,7 @@ mod tests {
                 Kind::Boolean => vec!["1".into(), "0".into()],
                 Kind::FileMode => vec!["0".into(), "7777".into()],
                 Kind::Hosts => vec!["a:1,b:2".into()],
+                Kind::Networks => vec!["192.0.2.1, 2001:db8::/32".into()],
                 _ => vec!["a".into()],
             };
             for text in samples {

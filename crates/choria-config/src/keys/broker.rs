@@ -23,10 +23,10 @@ settings! {
             .default("4222")
             .zero_is_default();
         /// Address told to clients, `host:port` or `host`.
-        NETWORK_PUBLIC_URL: Option<String> = Spec::new("plugin.choria.network.public_url", Kind::Text)
+        NETWORK_PUBLIC_URL: Option<String> = Spec::new("plugin.choria.network.public_url", Kind::Address)
             .computed("`identity` and the client port");
         /// How long one write to a slow client may take before the client is closed.
-        NETWORK_WRITE_DEADLINE: Duration = Spec::new("plugin.choria.network.write_deadline", Kind::Duration { min_ms: 1, max_ms: 3_600_000 })
+        NETWORK_WRITE_DEADLINE: Duration = Spec::new("plugin.choria.network.write_deadline", Kind::Duration { min_ms: 1, max_ms: 86_400_000 })
             .default("10s")
             .zero_is_default();
         /// How long a TLS handshake may take.
@@ -36,7 +36,7 @@ settings! {
         /// How long the broker may take to stop before it is ended.
         NETWORK_SOFT_SHUTDOWN_TIMEOUT: Duration = Spec::new("plugin.choria.network.soft_shutdown_timeout", Kind::Seconds { min: 0, max: 3_600 }).default("60");
         /// Addresses and networks that may act as clients; unset allows all.
-        NETWORK_CLIENT_HOSTS: Vec<String> = Spec::new("plugin.choria.network.client_hosts", Kind::List).default("");
+        NETWORK_CLIENT_HOSTS: Vec<String> = Spec::new("plugin.choria.network.client_hosts", Kind::Networks).default("");
         /// Use TLS for clients even when the build or the command line turned it off.
         NETWORK_CLIENT_TLS_FORCE_REQUIRED: bool = Spec::new("plugin.choria.network.client_tls_force_required", Kind::Boolean).default("0");
         /// Let servers connect but neither publish nor subscribe.
