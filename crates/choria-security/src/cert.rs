@@ -112,6 +112,17 @@ impl CertificateFacts {
         }
     }
 
+    /// Names the certificate speaks for: common names, then DNS names, each once.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in self.common_names.iter().chain(&self.dns_names) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
     /// True when `now` lies inside the validity.
     pub fn is_valid_at(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)

@@ -29,6 +29,7 @@ pub mod cert;
 pub mod csr;
 pub mod keys;
 pub mod patterns;
+pub mod provider;
 pub mod sign;
 pub mod text;
 pub mod tls;

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
@@ -57,7 +56,7 @@ pub struct Signature {
     /// std64 of the signature, no line ends.
     pub signature: String,
     /// PEM text of the signer's certificate, exactly as in its file.
-    pub pubcert: Arc<str>,
+    pub pubcert: String,
 }
 
 /// Signing failed; the library gives no reason.
@@ -68,7 +67,7 @@ pub struct SignError;
 /// Signs requests. The key is parsed once, one signature costs about a quarter of a millisecond.
 pub struct RequestSigner {
     key: RsaKeyPair,
-    pubcert: Arc<str>,
+    pubcert: String,
     random: SystemRandom,
 }
 
@@ -102,7 +101,7 @@ impl RequestSigner {
         if !key.matches(&facts.public_der) {
             return Err(SignerError::Mismatch { setting: setting.to_owned(), certificate: file.to_owned() });
         }
-        Ok(Self { key: pair, pubcert: pubcert.into(), random: SystemRandom::new() })
+        Ok(Self { key: pair, pubcert: pubcert.to_owned(), random: SystemRandom::new() })
     }
 
     /// Signs the exact text of a request.
@@ -112,11 +111,11 @@ impl RequestSigner {
     pub fn sign(&self, message: &str) -> Result<Signature, SignError> {
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key.sign(&RSA_PKCS1_SHA256, &self.random, message.as_bytes(), &mut signature).map_err(|_| SignError)?;
-        Ok(Signature { signature: STANDARD.encode(signature), pubcert: Arc::clone(&self.pubcert) })
+        Ok(Signature { signature: STANDARD.encode(signature), pubcert: self.pubcert.clone() })
     }
 
     /// The certificate that goes with every signature.
-    pub fn pubcert(&self) -> &Arc<str> {
+    pub fn pubcert(&self) -> &str {
         &self.pubcert
     }
 }

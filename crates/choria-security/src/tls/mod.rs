@@ -25,6 +25,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
 use crate::atomic::{self, FileError};
+use crate::cert::CertificateFacts;
 use crate::sign::MAX_CERTIFICATE_FILE;
 use crate::trust::{TrustError, TrustStore};
 
@@ -116,11 +117,30 @@ pub fn client_config(material: &TlsMaterial) -> Result<Arc<ClientConfig>, TlsErr
 /// # Errors
 /// When certificate or key are missing or unusable, or the CA file is.
 pub fn server_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
+    build_server(material, material.ca.as_ref())
+}
+
+/// Server configuration that asks nobody for a certificate, so that no client is ever verified; for a broker started
+/// with TLS verification off.
+///
+/// # Errors
+/// When certificate or key are missing or unusable.
+pub fn server_config_without_client_certificates(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
+    build_server(material, None)
+}
+
+/// Names a peer's certificate speaks for: common name and DNS names. Empty when it cannot be read, which cannot happen
+/// for a chain that TLS has verified.
+pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    CertificateFacts::from_der(certificate).map(|facts| facts.names()).unwrap_or_default()
+}
+
+fn build_server(material: &TlsMaterial, ca: Option<&PathBuf>) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = names::provider(&material.cipher_suites, &material.ecc_curves)?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Refused(error.to_string()))?;
-    let builder = match &material.ca {
+    let builder = match ca {
         Some(ca) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(root_store(ca)?), provider)
                 .allow_unauthenticated()
