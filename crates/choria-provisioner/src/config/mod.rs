@@ -1,0 +1,629 @@
+//! The provisioner's configuration file (spec 04 §3).
+//!
+//! YAML (JSON is YAML). Strict where the original shrugs: a wrong type, an unknown word or an invalid pattern
+//! is a start error with file, line and column; a key that this build does not know is warned about with the
+//! nearest known name; a key that asks for something this build cannot do is an error, never ignored.
+
+mod reader;
+mod yaml;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use choria_config::duration::DurationError;
+use choria_security::patterns::Patterns;
+use choria_tokens::Secret;
+use reader::{Located, Section};
+
+/// Longest secret that nodes accept in `token` (the DDL of `choria_provision`).
+const MAX_TOKEN: usize = 128;
+
+const KNOWN: &[&str] = &[
+    "workers",
+    "interval",
+    "logfile",
+    "loglevel",
+    "helper",
+    "token",
+    "lifecycle_component",
+    "choria_insecure",
+    "site",
+    "monitor_port",
+    "broker_provisioning_password",
+    "cert_deny_list",
+    "jwt_verify_cert",
+    "jwt_signing_key",
+    "jwt_signing_token",
+    "server_jwt_validity",
+    "leader_election",
+    "leader_election_name",
+    "upgrades_repository",
+    "upgrades_optional",
+    "features",
+    "rego_policy",
+    "broker_port",
+    "broker_choria_password",
+    "management",
+    "helper_mode",
+    "helper_processes",
+    "helper_timeout",
+    "max_nodes",
+    "node_budget",
+    "verify_restart",
+    "verify_timeout",
+    "drain_timeout",
+    "monitor_address",
+    "allow_other_signing_keys",
+];
+
+const KNOWN_FEATURES: &[&str] = &["pki", "jwt", "ed25519", "upgrades", "broker"];
+
+/// A place in the configuration file, `file:line:column`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The file as it was named.
+    pub path: PathBuf,
+    /// Line, from 1; 0 when unknown.
+    pub line: u64,
+    /// Column, from 1; 0 when unknown.
+    pub column: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a configuration file cannot be used. Texts that spec 04 §3 lists are kept word for word.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file does not exist.
+    #[error("file {} not found", .0.display())]
+    NotFound(PathBuf),
+    /// The file cannot be read.
+    #[error("file {} could not be read: {reason}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Not YAML.
+    #[error("file {} could not be parsed: yaml: line {line}, column {column}: {reason}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line of the fault.
+        line: u64,
+        /// Column of the fault.
+        column: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// Nothing in it, or only comments. The original crashes here.
+    #[error("file {} holds no settings; a file with the line `interval: 1m` would do", .0.display())]
+    Empty(PathBuf),
+    /// A list or a word instead of keys and values.
+    #[error("{at}: the file must hold keys and values, found {found}")]
+    NotAMapping {
+        /// Where it starts.
+        at: Position,
+        /// What is there.
+        found: String,
+    },
+    /// A value of another type than the key takes.
+    #[error("{at}: {key} must be {expected}, found {found}")]
+    WrongType {
+        /// Where the value is.
+        at: Position,
+        /// The key.
+        key: String,
+        /// What it takes.
+        expected: &'static str,
+        /// What is there, with a hint.
+        found: String,
+    },
+    /// A value that the key does not take.
+    #[error("{at}: {reason}")]
+    Invalid {
+        /// Where the value is.
+        at: Position,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting that asks for something this build does not have yet.
+    #[error("{at}: {key} is not available in this version: {reason}")]
+    Unavailable {
+        /// Where the value is.
+        at: Position,
+        /// The key.
+        key: &'static str,
+        /// What to do instead.
+        reason: &'static str,
+    },
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LogTarget {
+    /// Standard error, also when `logfile` is unset.
+    #[default]
+    Stderr,
+    /// Standard output, as an explicitly empty `logfile` asks for.
+    Stdout,
+    /// Nowhere.
+    Discard,
+    /// A file, appended, in JSON lines.
+    File(PathBuf),
+}
+
+/// Lowest level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens to each node.
+    #[default]
+    Info,
+    /// What an operator should look at.
+    Warn,
+    /// What failed.
+    Error,
+    /// Only what ends the process.
+    Fatal,
+}
+
+/// How helpers are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HelperMode {
+    /// One process per node: the documented contract (spec 04 §7).
+    #[default]
+    Process,
+    /// A pool of long-lived processes: one JSON document per line in, one per line out.
+    Persistent,
+}
+
+/// The helper as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HelperSettings {
+    /// The configured command line as written; it names the helper in error texts.
+    pub command: String,
+    /// The command line split by shell quoting rules; never empty.
+    pub argv: Vec<String>,
+    /// How it is run.
+    pub mode: HelperMode,
+    /// Processes of a persistent pool.
+    pub processes: usize,
+    /// How long one answer may take before the process group is killed.
+    pub timeout: Duration,
+}
+
+/// Whether the provisioner waits for a node to come back as a fleet member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VerifyRestart {
+    /// On as soon as this broker has shown one startup event of the fleet, off (and said so) until then.
+    #[default]
+    Auto,
+    /// A node that is not seen is counted and warned about from the first one on.
+    On,
+    /// Not looked at.
+    Off,
+}
+
+/// Which parts of the flow are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// The node makes a key and a CSR, the helper returns a certificate.
+    pub pki: bool,
+    /// The node's provisioning token is fetched and verified.
+    pub jwt: bool,
+}
+
+/// The configuration of one provisioner.
+#[derive(Debug, Clone)]
+pub struct ProvisionerConfig {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// Helper calls at the same time; never 0.
+    pub workers: usize,
+    /// Discovery period, at least a minute.
+    pub interval: Duration,
+    /// Where the log goes.
+    pub logfile: LogTarget,
+    /// Lowest level logged.
+    pub loglevel: LogLevel,
+    /// The helper; absent means that nothing can be provisioned and nodes are refused with that reason.
+    pub helper: Option<HelperSettings>,
+    /// Secret sent in every `choria_provision` call.
+    pub token: Secret,
+    /// Last token of the lifecycle event subject.
+    pub lifecycle_component: String,
+    /// Clear text and unsigned requests.
+    pub choria_insecure: bool,
+    /// Label `site` on every metric.
+    pub site: String,
+    /// Port of `/metrics`; absent = off.
+    pub monitor_port: Option<u16>,
+    /// Address of the monitor port; absent = all.
+    pub monitor_address: Option<IpAddr>,
+    /// Password of user `provisioner` on the broker.
+    pub broker_provisioning_password: Option<Secret>,
+    /// Names that never get a certificate.
+    pub cert_deny_list: Patterns,
+    /// Path of a key file, or a hex Ed25519 public key; looked at by `Checks`.
+    pub jwt_verify_cert: Option<String>,
+    /// What the flow does.
+    pub features: Features,
+    /// Nodes in the flow at the same time.
+    pub max_nodes: usize,
+    /// Longest time one node may be in the flow, waiting for the helper not counted.
+    pub node_budget: Duration,
+    /// Whether nodes are watched until they are fleet members.
+    pub verify_restart: VerifyRestart,
+    /// How long a node may take from `restart` to its startup event as a fleet member.
+    pub verify_timeout: Duration,
+    /// How long a stop waits for nodes in the flow.
+    pub drain_timeout: Duration,
+    /// Accept a signing key that is not RSA: original servers end when they meet its signature.
+    pub allow_other_signing_keys: bool,
+    /// What the operator should know about this file; log them at start.
+    pub warnings: Vec<String>,
+}
+
+impl ProvisionerConfig {
+    /// Reads and checks a file. Key files and the helper's program are looked at by
+    /// [`crate::Provisioner::new`].
+    ///
+    /// # Errors
+    /// The first fault with its place in the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => ConfigError::NotFound(path.to_owned()),
+            _ => ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() },
+        })?;
+        Self::from_text(path, &text)
+    }
+
+    /// The same for a text that was read elsewhere; `path` only names it.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut warnings = Vec::new();
+        let top = top_section(path, text, &mut warnings)?;
+        top.audit(KNOWN, &mut warnings);
+        let features = top.section("features", "features.")?;
+        features.audit(KNOWN_FEATURES, &mut warnings);
+
+        // The order of the first checks is the reference's, so that a file with two faults tells the same one.
+        let lifecycle_component = lifecycle_component(&top)?;
+        let features = read_features(&features, &mut warnings)?;
+        let interval = interval(&top)?;
+        if let Some(validity) = top.text("server_jwt_validity")? {
+            parse_duration(&validity, "invalid server jwt validity duration: ")?;
+        }
+        refuse_unavailable(&top)?;
+        warn_without_effect(&top, &mut warnings);
+
+        let workers = workers(&top)?;
+        let config = Self {
+            path: path.to_owned(),
+            workers,
+            interval,
+            logfile: logfile(&top)?,
+            loglevel: loglevel(&top)?,
+            helper: helper(&top, workers)?,
+            token: token(&top)?,
+            lifecycle_component,
+            choria_insecure: flag(&top, "choria_insecure")?,
+            site: top.text("site")?.map(|s| s.value).unwrap_or_default(),
+            monitor_port: monitor_port(&top)?,
+            monitor_address: monitor_address(&top)?,
+            broker_provisioning_password: top
+                .text("broker_provisioning_password")?
+                .filter(|p| !p.value.is_empty())
+                .map(|p| Secret::new(p.value)),
+            cert_deny_list: deny_list(&top)?,
+            jwt_verify_cert: top.text("jwt_verify_cert")?.map(|v| v.value).filter(|v| !v.is_empty()),
+            features,
+            max_nodes: count(&top, "max_nodes", 1000, 1_000_000)?,
+            node_budget: duration(&top, "node_budget", Duration::from_secs(300))?,
+            verify_restart: verify_restart(&top)?,
+            verify_timeout: duration(&top, "verify_timeout", Duration::from_secs(60))?,
+            drain_timeout: duration(&top, "drain_timeout", Duration::from_secs(30))?,
+            allow_other_signing_keys: flag(&top, "allow_other_signing_keys")?,
+            warnings,
+        };
+        Ok(config.with_advice())
+    }
+
+    /// Adds warnings about settings that work but should be known.
+    fn with_advice(mut self) -> Self {
+        let name = self.path.display().to_string();
+        let mut advise = |text: &str| self.warnings.push(format!("{name}: {text}"));
+        if self.choria_insecure {
+            advise("choria_insecure is on: requests are unsigned and the connection is clear text");
+        }
+        if self.broker_provisioning_password.is_none() && !self.choria_insecure {
+            advise("broker_provisioning_password is not set: the broker will not put this provisioner into the account where nodes wait");
+        }
+        if self.helper.is_none() {
+            advise("helper is not set: every node will be refused, no configuration can be made for it");
+        }
+        if self.allow_other_signing_keys {
+            advise("allow_other_signing_keys is on: original Choria servers end when they meet a signature that is not RSA");
+        }
+        self
+    }
+}
+
+fn top_section<'a>(path: &'a Path, text: &str, warnings: &mut Vec<String>) -> Result<Section<'a>, ConfigError> {
+    let documents = yaml::parse(text).map_err(|fault| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: fault.line,
+        column: fault.column,
+        reason: fault.reason,
+    })?;
+    if documents.len() > 1 {
+        warnings.push(format!("{}: only the first YAML document of the file counts", path.display()));
+    }
+    let Some(node) = documents.into_iter().next() else { return Err(ConfigError::Empty(path.to_owned())) };
+    match node.value {
+        yaml::Value::Map(entries) if !entries.is_empty() => Ok(Section::new(path, "", entries)),
+        yaml::Value::Map(_) | yaml::Value::Null => Err(ConfigError::Empty(path.to_owned())),
+        other => Err(ConfigError::NotAMapping {
+            at: Position { path: path.to_owned(), line: node.line, column: node.column },
+            found: other.describe(),
+        }),
+    }
+}
+
+fn invalid<T>(at: Position, reason: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid { at, reason: reason.into() })
+}
+
+fn flag(top: &Section<'_>, key: &str) -> Result<bool, ConfigError> {
+    Ok(top.boolean(key)?.is_some_and(|b| b.value))
+}
+
+fn lifecycle_component(top: &Section<'_>) -> Result<String, ConfigError> {
+    let Some(component) = top.text("lifecycle_component")? else { return Ok("provision_mode_server".to_owned()) };
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '.' | '>' | '*');
+    if component.value.is_empty() || component.value.chars().any(bad) {
+        return invalid(component.at, format!("invalid lifecycle component: {}", component.value));
+    }
+    Ok(component.value)
+}
+
+fn read_features(features: &Section<'_>, warnings: &mut Vec<String>) -> Result<Features, ConfigError> {
+    let on = |key: &str| features.boolean(key);
+    let (pki, ed25519) = (on("pki")?, on("ed25519")?);
+    let is_on = |flag: &Option<Located<bool>>| flag.as_ref().is_some_and(|f| f.value);
+    if let (true, true, Some(ed)) = (is_on(&pki), is_on(&ed25519), &ed25519) {
+        return invalid(ed.at.clone(), "can only enable one of pki or ed25519 features");
+    }
+    if let Some(Located { value: true, at }) = ed25519 {
+        let reason = "keys and server tokens of protocol version 2 come later; use features.pki";
+        return Err(ConfigError::Unavailable { at, key: "features.ed25519", reason });
+    }
+    if let Some(Located { value: true, at }) = on("upgrades")? {
+        let reason = "nodes are configured with the version they run";
+        return Err(ConfigError::Unavailable { at, key: "features.upgrades", reason });
+    }
+    if let Some(Located { value: true, at }) = on("broker")? {
+        warnings.push(format!("{at}: features.broker has no effect, run `choria broker run` beside the provisioner"));
+    }
+    Ok(Features { pki: is_on(&pki), jwt: is_on(&on("jwt")?) })
+}
+
+fn refuse_unavailable(top: &Section<'_>) -> Result<(), ConfigError> {
+    let texts: [(&'static str, &'static str); 3] = [
+        ("jwt_signing_key", "server tokens of protocol version 2 come later"),
+        ("jwt_signing_token", "server tokens of protocol version 2 come later"),
+        ("upgrades_repository", "nodes are configured with the version they run"),
+    ];
+    for (key, reason) in texts {
+        if let Some(Located { at, .. }) = top.text(key)?.filter(|t| !t.value.is_empty()) {
+            return Err(ConfigError::Unavailable { at, key, reason });
+        }
+    }
+    if let Some(Located { value: true, at }) = top.boolean("leader_election")? {
+        let reason = "elections need Choria Streams; run one provisioner per broker";
+        return Err(ConfigError::Unavailable { at, key: "leader_election", reason });
+    }
+    top.boolean("upgrades_optional")?;
+    Ok(())
+}
+
+fn warn_without_effect(top: &Section<'_>, warnings: &mut Vec<String>) {
+    let notes = [
+        ("rego_policy", "the original reads it and never asks it either"),
+        ("broker_port", "the embedded broker is gone, run `choria broker run` beside the provisioner"),
+        ("broker_choria_password", "the embedded broker is gone, run `choria broker run` beside the provisioner"),
+        ("management", "the backplane is gone, pause and resume over the monitor port or by signal"),
+        ("leader_election_name", "it was replaced by leader_election"),
+    ];
+    for (key, why) in notes {
+        if let Some(at) = top.place(key) {
+            warnings.push(format!("{at}: {key} has no effect: {why}"));
+        }
+    }
+}
+
+fn interval(top: &Section<'_>) -> Result<Duration, ConfigError> {
+    const MINIMUM: Duration = Duration::from_secs(60);
+    let Some(text) = top.text("interval")? else { return Ok(MINIMUM) };
+    match parse_duration(&text, "invalid duration: ")? {
+        Some(interval) if interval >= MINIMUM => Ok(interval),
+        _ => invalid(
+            text.at,
+            "interval is too small, minmum is 1 minute.  Valid example values are 10m or 10h",
+        ),
+    }
+}
+
+fn duration(top: &Section<'_>, key: &str, default: Duration) -> Result<Duration, ConfigError> {
+    let Some(text) = top.text(key)? else { return Ok(default) };
+    match parse_duration(&text, &format!("invalid duration for {key}: "))? {
+        Some(value) if !value.is_zero() => Ok(value),
+        _ => invalid(text.at, format!("{key} must be longer than nothing, such as {}s", default.as_secs())),
+    }
+}
+
+/// A Choria duration; `None` when it is negative. Empty text is zero (spec 04 §3).
+fn parse_duration(text: &Located<String>, prefix: &str) -> Result<Option<Duration>, ConfigError> {
+    match choria_config::duration::parse_with_unit(&text.value) {
+        Ok(value) => Ok(Some(value)),
+        Err(DurationError::Empty) => Ok(Some(Duration::ZERO)),
+        Err(DurationError::Negative(_)) => Ok(None),
+        Err(error) => invalid(text.at.clone(), format!("{prefix}{error}")),
+    }
+}
+
+fn workers(top: &Section<'_>) -> Result<usize, ConfigError> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    match top.integer("workers")? {
+        None => Ok(cpus),
+        Some(Located { value: 0, .. }) => Ok(cpus),
+        Some(Located { value, .. }) if (1..=10_000).contains(&value) => Ok(usize::try_from(value).unwrap_or(cpus)),
+        Some(Located { value, at }) => {
+            invalid(at, format!("workers must be 0 (one per processor) to 10000, found {value}"))
+        },
+    }
+}
+
+fn count(top: &Section<'_>, key: &str, default: usize, limit: usize) -> Result<usize, ConfigError> {
+    match top.integer(key)? {
+        None => Ok(default),
+        Some(Located { value, at }) => match usize::try_from(value) {
+            Ok(n) if (1..=limit).contains(&n) => Ok(n),
+            _ => invalid(at, format!("{key} must be 1 to {limit}, found {value}")),
+        },
+    }
+}
+
+fn logfile(top: &Section<'_>) -> Result<LogTarget, ConfigError> {
+    let Some(text) = top.text("logfile")? else { return Ok(LogTarget::default()) };
+    Ok(match text.value.to_lowercase().as_str() {
+        "" | "stdout" => LogTarget::Stdout,
+        "stderr" => LogTarget::Stderr,
+        "discard" => LogTarget::Discard,
+        _ => LogTarget::File(PathBuf::from(text.value)),
+    })
+}
+
+fn loglevel(top: &Section<'_>) -> Result<LogLevel, ConfigError> {
+    let Some(text) = top.text("loglevel")? else { return Ok(LogLevel::default()) };
+    Ok(match text.value.to_lowercase().as_str() {
+        "" | "info" => LogLevel::Info,
+        "debug" => LogLevel::Debug,
+        "warn" | "warning" => LogLevel::Warn,
+        "error" => LogLevel::Error,
+        "fatal" => LogLevel::Fatal,
+        _ => {
+            return invalid(
+                text.at,
+                format!("loglevel must be debug, info, warn, error or fatal, found {:?}", text.value),
+            );
+        },
+    })
+}
+
+fn helper(top: &Section<'_>, workers: usize) -> Result<Option<HelperSettings>, ConfigError> {
+    let mode = match top.text("helper_mode")? {
+        None => HelperMode::default(),
+        Some(text) => match text.value.as_str() {
+            "process" => HelperMode::Process,
+            "persistent" => HelperMode::Persistent,
+            other => {
+                return invalid(text.at, format!("helper_mode must be process or persistent, found {other:?}"));
+            },
+        },
+    };
+    let processes = count(top, "helper_processes", workers, 1000)?;
+    let timeout = duration(top, "helper_timeout", Duration::from_secs(10))?;
+    let Some(command) = top.text("helper")?.filter(|h| !h.value.is_empty()) else { return Ok(None) };
+    let argv = match shlex::split(&command.value) {
+        None => return invalid(command.at, "cannot parse helper command: a quote is not closed"),
+        Some(argv) if argv.first().is_none_or(String::is_empty) => {
+            return invalid(command.at, "cannot parse helper command: empty");
+        },
+        Some(argv) => argv,
+    };
+    Ok(Some(HelperSettings { command: command.value, argv, mode, processes, timeout }))
+}
+
+fn token(top: &Section<'_>) -> Result<Secret, ConfigError> {
+    let Some(text) = top.text("token")? else { return Ok(Secret::default()) };
+    let length = text.value.chars().count();
+    if length > MAX_TOKEN {
+        return invalid(text.at, format!("token has {length} characters, nodes take at most {MAX_TOKEN}"));
+    }
+    Ok(Secret::new(text.value))
+}
+
+fn monitor_port(top: &Section<'_>) -> Result<Option<u16>, ConfigError> {
+    match top.integer("monitor_port")? {
+        None => Ok(None),
+        Some(Located { value, .. }) if value <= 0 => Ok(None),
+        Some(Located { value, at }) => match u16::try_from(value) {
+            Ok(port) => Ok(Some(port)),
+            Err(_) => invalid(at, format!("monitor_port must be at most 65535, found {value}")),
+        },
+    }
+}
+
+fn monitor_address(top: &Section<'_>) -> Result<Option<IpAddr>, ConfigError> {
+    let Some(text) = top.text("monitor_address")?.filter(|t| !t.value.is_empty()) else { return Ok(None) };
+    match text.value.parse() {
+        Ok(address) => Ok(Some(address)),
+        Err(_) => invalid(text.at, format!("monitor_address must be an IP address, found {:?}", text.value)),
+    }
+}
+
+fn verify_restart(top: &Section<'_>) -> Result<VerifyRestart, ConfigError> {
+    // `on` and `off` are booleans in YAML unless they are quoted.
+    if let Ok(flag) = top.boolean("verify_restart") {
+        return Ok(flag.map_or_else(VerifyRestart::default, |f| match f.value {
+            true => VerifyRestart::On,
+            false => VerifyRestart::Off,
+        }));
+    }
+    let Some(text) = top.text("verify_restart")? else { return Ok(VerifyRestart::default()) };
+    match text.value.as_str() {
+        "auto" => Ok(VerifyRestart::Auto),
+        "on" => Ok(VerifyRestart::On),
+        "off" => Ok(VerifyRestart::Off),
+        other => invalid(text.at, format!("verify_restart must be auto, on or off, found {other:?}")),
+    }
+}
+
+fn deny_list(top: &Section<'_>) -> Result<Patterns, ConfigError> {
+    let configured = top.texts("cert_deny_list")?.unwrap_or_default();
+    if configured.is_empty() {
+        return Ok(Patterns::default_deny());
+    }
+    for Located { value, at } in &configured {
+        if value.trim_matches('/').is_empty() {
+            return invalid(at.clone(), "cert_deny_list holds an empty pattern, which would deny every name");
+        }
+        if let Err(error) = Patterns::deny([value]) {
+            let cause = error.problem.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
+            return invalid(at.clone(), format!("cert_deny_list holds the invalid pattern {value:?}: {cause}"));
+        }
+    }
+    Patterns::deny(configured.iter().map(|pattern| &pattern.value)).or_else(|error| {
+        let at = configured[0].at.clone();
+        invalid(at, error.to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! Nodes in the flow: starting them, carrying out what their flows want, ending them.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use choria_protocol::subjects;
+
+use super::{Effect, Engine};
+use crate::flow::{Call, Confidential, Flow, Input, Now, Outcome, Output, SendFault};
+use crate::helper::{HelperAnswer, HelperError, RunNotes};
+use crate::inbox::Expectation;
+use crate::metrics::Phase;
+use crate::queue::{Ending, Turn};
+
+/// How soon a node that the helper put off may come again. It comes when it is seen again.
+const DEFERRED: Duration = Duration::from_secs(1);
+/// How long the lock of another provisioner holds a node (spec 03 §7).
+const LOCKED: Duration = Duration::from_secs(120);
+
+/// One node in the flow.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) flow: Flow,
+    /// When its flow wants to be called next.
+    pub(super) wake: Instant,
+    /// Whether it has answered.
+    pub(super) engaged: bool,
+    /// The reply subject that is open for it.
+    open: Option<u128>,
+    /// The document for the helper while it waits for a free one.
+    request: Option<Confidential>,
+    first_seen: Instant,
+    helper_since: Instant,
+}
+
+impl Engine {
+    /// Starts queued nodes as far as the limits allow.
+    pub(super) fn start_waiting(&mut self, now: Now) {
+        // Beyond this many at the helper, more nodes would only wait there instead of in the queue.
+        let backlog = self.settings.workers.saturating_mul(32).max(64);
+        while self.connected && !self.paused && !self.draining && self.helper_queue.len() < backlog {
+            match self.scheduler.next_turn(now.mono) {
+                None => return,
+                Some(Turn::Stale { identity, waited }) => {
+                    self.metrics.provision_errors.add();
+                    tracing::warn!("skipping node that's been waiting {:.0}s: {identity}", waited.as_secs_f64());
+                },
+                Some(Turn::Start { identity, first_seen, fresh }) => self.start(identity, first_seen, fresh, now),
+            }
+        }
+    }
+
+    fn start(&mut self, identity: Arc<str>, first_seen: Instant, fresh: bool, now: Now) {
+        let id = self.next_flow;
+        self.next_flow += 1;
+        self.metrics.phase(Phase::Queued, now.mono.saturating_duration_since(first_seen));
+        let seed = self.random.next_u64();
+        let flow = Flow::new(Arc::clone(&identity), Arc::clone(&self.rules), fresh, seed, now);
+        let node = Node {
+            flow,
+            wake: now.mono,
+            engaged: false,
+            open: None,
+            request: None,
+            first_seen,
+            helper_since: now.mono,
+        };
+        self.nodes.insert(id, node);
+        self.by_identity.insert(identity, id);
+        self.drive(id, Input::Start, now);
+    }
+
+    /// Hands an input to a flow and carries out what comes of it.
+    pub(super) fn drive(&mut self, id: u64, input: Input, now: Now) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let mut outputs = Vec::with_capacity(4);
+        node.flow.handle(input, now, &mut outputs);
+        for output in outputs {
+            self.carry_out(id, output, now);
+        }
+    }
+
+    fn carry_out(&mut self, id: u64, output: Output, now: Now) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        match output {
+            Output::Call(call) => self.send(id, &call, now),
+            Output::Wake(at) => {
+                node.wake = at;
+                self.timers.push(Reverse((at, id)));
+            },
+            Output::RunHelper(request) => {
+                node.request = Some(request);
+                node.helper_since = now.mono;
+                self.close_reply(id, now);
+                self.helper_queue.push_back(id);
+                self.start_helpers(now);
+            },
+            Output::Answered => {
+                if !node.engaged {
+                    node.engaged = true;
+                    let identity = Arc::clone(node.flow.identity());
+                    self.scheduler.answered(&identity);
+                }
+            },
+            Output::Tried(action, elapsed) => self.metrics.rpc_time(action.label(), elapsed),
+            Output::Exhausted(action) => self.metrics.rpc_error(action.label()),
+            Output::Phase(phase, elapsed) => self.metrics.phase(phase, elapsed),
+            Output::Note(text) => tracing::info!(node = &**node.flow.identity(), "{text}"),
+            Output::Done(outcome) => self.end(id, outcome, now),
+        }
+    }
+
+    fn send(&mut self, id: u64, call: &Call, now: Now) {
+        self.close_reply(id, now);
+        let (document, request_id) = match self.requests.make(call, now) {
+            Ok(made) => made,
+            Err(reason) => {
+                let fault = SendFault::Impossible(reason);
+                self.drive(id, Input::SendFailed { call: call.number, fault }, now);
+                return;
+            },
+        };
+        let random = self.draw();
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let identity = Arc::clone(node.flow.identity());
+        node.open = Some(random);
+        let subject = subjects::node(subjects::PROVISIONING_COLLECTIVE, &identity);
+        let expectation =
+            Expectation { flow: id, call: call.number, identity, agent: call.action.agent(), request_id };
+        let reply_to = self.inbox.open(expectation, random);
+        self.effects.push(Effect::Send { origin: Some((id, call.number)), subject, reply_to, document });
+    }
+
+    fn close_reply(&mut self, id: u64, now: Now) {
+        if let Some(random) = self.nodes.get_mut(&id).and_then(|node| node.open.take()) {
+            self.inbox.close(random, now.mono);
+        }
+    }
+
+    /// A request could not be sent. Without origin it was a discovery request.
+    pub fn send_failed(&mut self, origin: Option<(u64, u64)>, fault: SendFault, now: Now) {
+        match origin {
+            Some((flow, call)) => {
+                self.drive(flow, Input::SendFailed { call, fault }, now);
+                self.start_waiting(now);
+            },
+            None => {
+                self.metrics.discovery_errors.add();
+                let (SendFault::NotConnected(reason) | SendFault::Impossible(reason)) = fault;
+                tracing::error!("discovery failed: {reason}");
+            },
+        }
+    }
+
+    /// Hands waiting nodes to free helpers, first come first served.
+    pub(super) fn start_helpers(&mut self, now: Now) {
+        while self.helpers_running < self.settings.workers {
+            let Some(flow) = self.helper_queue.pop_front() else { return };
+            // Nodes that were broken off while they waited are still in the queue.
+            let Some(node) = self.nodes.get_mut(&flow) else { continue };
+            let Some(request) = node.request.take() else { continue };
+            self.metrics.phase(Phase::HelperWait, now.mono.saturating_duration_since(node.helper_since));
+            let identity = Arc::clone(node.flow.identity());
+            self.helpers_running += 1;
+            self.effects.push(Effect::Helper { flow, identity, request });
+        }
+    }
+
+    /// A helper run ended.
+    pub fn helper_done(
+        &mut self,
+        flow: u64,
+        result: Result<HelperAnswer, HelperError>,
+        notes: &RunNotes,
+        elapsed: Duration,
+        now: Now,
+    ) {
+        self.helpers_running = self.helpers_running.saturating_sub(1);
+        self.metrics.helper_time.observe(elapsed);
+        if let Some(node) = self.nodes.get(&flow) {
+            let identity = &**node.flow.identity();
+            if !notes.stderr.is_empty() {
+                let failed = result.is_err();
+                if failed {
+                    tracing::warn!(node = identity, "helper wrote to standard error: {}", notes.stderr);
+                } else {
+                    tracing::info!(node = identity, "helper wrote to standard error: {}", notes.stderr);
+                }
+            }
+            if notes.left_behind {
+                tracing::warn!(node = identity, "helper left a process behind that held its output open; it was killed");
+            }
+        }
+        self.drive(flow, Input::Helper(result), now);
+        self.start_helpers(now);
+        self.start_waiting(now);
+    }
+
+    /// Drops a node whose place was needed.
+    pub(super) fn forget(&mut self, identity: &str, now: Now) {
+        if let Some(id) = self.by_identity.remove(identity) {
+            self.close_reply(id, now);
+            self.nodes.remove(&id);
+            self.metrics.refuse("displaced");
+        }
+    }
+
+    fn end(&mut self, id: u64, outcome: Outcome, now: Now) {
+        self.close_reply(id, now);
+        let Some(node) = self.nodes.remove(&id) else { return };
+        let identity = node.flow.identity();
+        self.by_identity.remove(identity);
+        let took = now.mono.saturating_duration_since(node.first_seen);
+        let ending = self.account(identity, outcome, node.engaged, took, now);
+        if let Some(until) = self.scheduler.ended(identity, ending, now.mono) {
+            let rest = until.saturating_duration_since(now.mono).as_secs_f64();
+            tracing::debug!("{identity} rests for {rest:.0}s");
+        }
+    }
+
+    /// Counts and tells how an attempt ended, and says what the queue should do with the node.
+    fn account(&mut self, node: &str, outcome: Outcome, engaged: bool, took: Duration, now: Now) -> Ending {
+        let seconds = took.as_secs_f64();
+        match outcome {
+            Outcome::Provisioned { home } => {
+                self.metrics.provisioned.add();
+                self.metrics.phase(Phase::Total, took);
+                tracing::info!("{node} is provisioned and restarts, {seconds:.2}s after it was first seen");
+                self.homecoming.expect(home, now.mono);
+                Ending::Settle
+            },
+            Outcome::ShutDown { confirmed, message } => {
+                self.metrics.provisioned.add();
+                if confirmed {
+                    self.metrics.helper_shutdown_requests.add();
+                }
+                let how = if confirmed { "shuts down" } else { "refused to shut down" };
+                tracing::info!("{node} {how} on the helper's order: {message}");
+                Ending::Settle
+            },
+            Outcome::Deferred { message } => {
+                self.metrics.deferred.add();
+                self.metrics.provision_errors.add();
+                tracing::info!("could not provision {node}: configuration defered: {message}");
+                Ending::PutOff(DEFERRED)
+            },
+            Outcome::Locked => {
+                self.metrics.deferred.add();
+                tracing::info!("another provisioner is working on {node}");
+                Ending::PutOff(LOCKED)
+            },
+            Outcome::Refused(refusal) => {
+                self.metrics.provision_errors.add();
+                self.metrics.refuse(refusal.reason);
+                tracing::error!(reason = refusal.reason, "could not provision {node}: {refusal}");
+                Ending::Failed { retry: false }
+            },
+            Outcome::HelperFailed { reason, error } => {
+                self.metrics.helper_errors.add();
+                self.metrics.provision_errors.add();
+                self.metrics.refuse(reason);
+                tracing::error!(reason, "could not provision {node}: {error}");
+                Ending::Failed { retry: true }
+            },
+            Outcome::Failed { error } => {
+                self.metrics.provision_errors.add();
+                tracing::error!("could not provision {node}: {error}");
+                Ending::Failed { retry: engaged }
+            },
+            Outcome::Interrupted { error } => {
+                tracing::info!("{node} waits again: {error}");
+                Ending::Interrupted
+            },
+            Outcome::Gone => {
+                tracing::info!("{node} shut down while it waited");
+                Ending::Gone
+            },
+        }
+    }
+}

@@ -1,0 +1,603 @@
+//! The way of one node from its first request to the acknowledged `restart` (spec 04 §6), as a state machine.
+//!
+//! It does no I/O: [`Flow::handle`] takes what happened and the time, and appends what to do. One flow has one
+//! thing under way at a time (a call, a pause before the next try, or the helper) and one timer.
+//!
+//! ```text
+//! jwt (features.jwt) -> inventory -> gencsr (features.pki) -> helper -> configure -> restart -> provisioned
+//!        |                  |             |                     |
+//!     checks token       typed        checks CSR      defer / shutdown / checks answer
+//! ```
+//!
+//! Until `configure` is sent the flow may be broken off at any point and the node is as it was found. From then
+//! on it is led to its end.
+
+mod action;
+mod reply;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use choria_connector::backoff::FIVE_SEC;
+use choria_protocol::rpc::{ReplyBody, RequestBody};
+use choria_tokens::ProvisioningClaims;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use serde_json::{Map, Value};
+
+pub use action::Action;
+
+use crate::answer;
+use crate::helper::{CsrReply, HelperAnswer, HelperError, HelperRequest};
+use crate::metrics::Phase;
+use crate::rules::{CheckedCsr, Refusal, Rules};
+
+/// The time as the cores see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For waits.
+    pub mono: Instant,
+    /// Unix seconds, for tokens and messages.
+    pub unix: i64,
+}
+
+/// Why a flow is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The provisioner was paused.
+    Paused,
+    /// The provisioner is going down.
+    Draining,
+    /// The node said that it is shutting down.
+    NodeGone,
+}
+
+/// Why a request could not be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendFault {
+    /// There is no connection now.
+    NotConnected(String),
+    /// It will never work, such as a request that is larger than the broker takes.
+    Impossible(String),
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Begin.
+    Start,
+    /// The reply to a call arrived on its own subject, from the node, with the right request id and agent; or
+    /// something arrived there that is no reply.
+    Reply {
+        /// The call's number.
+        call: u64,
+        /// The reply, or why it is none.
+        reply: Result<ReplyBody, String>,
+    },
+    /// A call could not be sent.
+    SendFailed {
+        /// The call's number.
+        call: u64,
+        /// Why.
+        fault: SendFault,
+    },
+    /// The helper answered or failed.
+    Helper(Result<HelperAnswer, HelperError>),
+    /// Time passed; the flow looks for itself whether its timer is due.
+    Timer,
+    /// Stop as soon as that leaves the node whole.
+    Stop(Stop),
+}
+
+/// A document that holds secrets: never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Confidential(Arc<str>);
+
+impl Confidential {
+    /// The document, for the wire or a helper only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Confidential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({} bytes)", self.0.len())
+    }
+}
+
+/// A request to the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Number of the call in this flow; later events refer to it.
+    pub number: u64,
+    /// What is called.
+    pub action: Action,
+    /// The RPC body.
+    pub body: Confidential,
+    /// Whether one signed document may serve this and other nodes.
+    pub shared: bool,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send a request; replies to earlier calls no longer count.
+    Call(Call),
+    /// Call [`Flow::handle`] with [`Input::Timer`] at this time; replaces the timer before it.
+    Wake(Instant),
+    /// Run the helper with this document.
+    RunHelper(Confidential),
+    /// The node answered: it lives.
+    Answered,
+    /// One try of an action is over after so long.
+    Tried(Action, Duration),
+    /// All tries of an action failed.
+    Exhausted(Action),
+    /// A phase took so long.
+    Phase(Phase, Duration),
+    /// Something an operator may want to know.
+    Note(String),
+    /// The flow is over. Nothing follows.
+    Done(Outcome),
+}
+
+/// How a flow ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The node has its configuration and acknowledged the restart.
+    Provisioned {
+        /// The identity it will have as a fleet member.
+        home: String,
+    },
+    /// The helper had the node shut down.
+    ShutDown {
+        /// Whether the node agreed.
+        confirmed: bool,
+        /// The helper's words.
+        message: String,
+    },
+    /// The helper put the node off.
+    Deferred {
+        /// The helper's words.
+        message: String,
+    },
+    /// Another provisioner is working on the node.
+    Locked,
+    /// A check refused the node or what was made for it.
+    Refused(Refusal),
+    /// The helper failed.
+    HelperFailed {
+        /// Countable reason.
+        reason: &'static str,
+        /// The whole story.
+        error: String,
+    },
+    /// The node did not answer or answered with errors.
+    Failed {
+        /// The whole story.
+        error: String,
+    },
+    /// Broken off by us; the node is as it was found.
+    Interrupted {
+        /// Why.
+        error: String,
+    },
+    /// The node is shutting down.
+    Gone,
+}
+
+#[derive(Debug)]
+enum State {
+    New,
+    /// A request is out.
+    Calling { action: Action, attempt: u32, call: u64, since: Instant, until: Instant },
+    /// Before the next try.
+    Pausing { action: Action, attempt: u32, until: Instant },
+    /// The helper has the node, or it waits for a free one.
+    Helper { since: Instant },
+    Over,
+}
+
+/// What was learnt so far.
+#[derive(Debug, Default)]
+struct Gathered {
+    claims: Option<ProvisioningClaims>,
+    ecdh_public: String,
+    inventory: String,
+    csr: Option<(CsrReply, CheckedCsr)>,
+    configure: Option<Confidential>,
+    home: String,
+    shutdown_message: String,
+}
+
+/// One node's way through provisioning.
+#[derive(Debug)]
+pub struct Flow {
+    identity: Arc<str>,
+    rules: Arc<Rules>,
+    fresh: bool,
+    rng: SmallRng,
+    state: State,
+    gathered: Gathered,
+    calls: u64,
+    /// When the attempt has taken too long, unless `configure` was sent.
+    budget_ends: Instant,
+    phase_since: Instant,
+    stop: Option<Stop>,
+    offline_since: Option<Instant>,
+}
+
+/// What a good reply leads to.
+enum Step {
+    Next(Action),
+    Helper,
+    Done(Outcome),
+}
+
+/// What is wrong with a reply.
+enum Fault {
+    /// The try failed; another one may work.
+    Try(String),
+    /// No other try would help.
+    Refused(Refusal),
+}
+
+impl Flow {
+    /// A flow that has not begun. `fresh`: the node got no request of ours lately, so documents that were
+    /// signed for many nodes may be used. `seed` draws the jitter of pauses.
+    pub fn new(identity: Arc<str>, rules: Arc<Rules>, fresh: bool, seed: u64, now: Now) -> Self {
+        let budget_ends = now.mono + rules.node_budget;
+        Self {
+            identity,
+            rules,
+            fresh,
+            rng: SmallRng::seed_from_u64(seed),
+            state: State::New,
+            gathered: Gathered::default(),
+            calls: 0,
+            budget_ends,
+            phase_since: now.mono,
+            stop: None,
+            offline_since: None,
+        }
+    }
+
+    /// The node.
+    pub fn identity(&self) -> &Arc<str> {
+        &self.identity
+    }
+
+    /// Whether breaking off now leaves the node as it was found.
+    pub fn may_be_broken_off(&self) -> bool {
+        match self.state {
+            State::New | State::Helper { .. } | State::Over => true,
+            State::Calling { action, .. } => action.may_be_broken_off(),
+            // The first try of `configure` may have reached the node although no answer came.
+            State::Pausing { action, .. } => action.may_be_broken_off(),
+        }
+    }
+
+    /// Takes what happened, appends what to do. After [`Output::Done`] everything is ignored.
+    pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Output>) {
+        match (input, &self.state) {
+            (_, State::Over) => {},
+            (Input::Start, State::New) => {
+                let first = if self.rules.features.jwt { Action::Jwt } else { Action::Inventory };
+                self.call(first, 1, now, out);
+            },
+            (Input::Reply { call, reply }, State::Calling { action, attempt, call: open, since, .. })
+                if call == *open =>
+            {
+                let (action, attempt) = (*action, *attempt);
+                out.push(Output::Tried(action, now.mono.saturating_duration_since(*since)));
+                out.push(Output::Answered);
+                self.offline_since = None;
+                self.replied(action, attempt, reply, now, out);
+            },
+            (Input::SendFailed { call, fault }, State::Calling { action, attempt, call: open, .. })
+                if call == *open =>
+            {
+                let (action, attempt) = (*action, *attempt);
+                self.not_sent(action, attempt, fault, now, out);
+            },
+            (Input::Helper(result), State::Helper { since }) => {
+                // Waiting for the helper is not the node's fault.
+                self.budget_ends += now.mono.saturating_duration_since(*since);
+                self.phase_since = now.mono;
+                self.helped(result, now, out);
+            },
+            (Input::Timer, _) => self.timer(now, out),
+            (Input::Stop(stop), _) => self.stopped(stop, out),
+            // Late replies, answers to calls that were given up, a second start.
+            _ => {},
+        }
+    }
+
+    fn timer(&mut self, now: Now, out: &mut Vec<Output>) {
+        let breakable = self.may_be_broken_off();
+        match self.state {
+            State::Calling { .. } | State::Pausing { .. } if breakable && now.mono >= self.budget_ends => {
+                let seconds = self.rules.node_budget.as_secs();
+                let error = format!("the attempt took longer than {seconds}s (node_budget) and was given up");
+                self.finish(Outcome::Failed { error }, out);
+            },
+            State::Calling { action, attempt, since, until, .. } if now.mono >= until => {
+                out.push(Output::Tried(action, now.mono.saturating_duration_since(since)));
+                let cause = format!("received 0 responses while expecting a response from {}", self.identity);
+                self.try_failed(action, attempt, &cause, now, out);
+            },
+            State::Pausing { action, attempt, until } if now.mono >= until => self.call(action, attempt, now, out),
+            State::Calling { until, .. } | State::Pausing { until, .. } => self.wake(until, out),
+            State::New | State::Helper { .. } | State::Over => {},
+        }
+    }
+
+    fn stopped(&mut self, stop: Stop, out: &mut Vec<Output>) {
+        match self.state {
+            State::Helper { .. } if stop != Stop::NodeGone => self.stop = Some(stop),
+            _ if !self.may_be_broken_off() => {},
+            _ => {
+                let action = match self.state {
+                    State::Calling { action, .. } | State::Pausing { action, .. } => action.label(),
+                    State::New | State::Helper { .. } | State::Over => "the next step",
+                };
+                self.finish(interrupted(stop, action), out);
+            },
+        }
+    }
+
+    /// Sends a try of an action, unless the flow was told to stop.
+    fn call(&mut self, action: Action, attempt: u32, now: Now, out: &mut Vec<Output>) {
+        // Set only while the helper had the node, so nothing was changed there yet.
+        if let Some(stop) = self.stop {
+            self.finish(interrupted(stop, action.label()), out);
+            return;
+        }
+        self.calls += 1;
+        let body = self.body(action);
+        let until = now.mono + action.wait();
+        self.state = State::Calling { action, attempt, call: self.calls, since: now.mono, until };
+        let shared = self.fresh && attempt == 1 && action.is_same_for_all();
+        out.push(Output::Call(Call { number: self.calls, action, body, shared }));
+        self.wake(until, out);
+    }
+
+    fn wake(&self, until: Instant, out: &mut Vec<Output>) {
+        let at = if self.may_be_broken_off() { until.min(self.budget_ends) } else { until };
+        out.push(Output::Wake(at));
+    }
+
+    fn body(&self, action: Action) -> Confidential {
+        if let (Action::Configure, Some(body)) = (action, &self.gathered.configure) {
+            return body.clone();
+        }
+        let mut data = Map::new();
+        match action {
+            Action::Inventory => {},
+            Action::GenCsr => {
+                data.insert("cn".to_owned(), Value::from(&*self.identity));
+            },
+            Action::Restart => {
+                data.insert("splay".to_owned(), Value::from(1));
+            },
+            Action::Jwt | Action::Configure | Action::Shutdown => {},
+        }
+        if action != Action::Inventory {
+            data.insert("token".to_owned(), Value::from(self.rules.token.expose()));
+        }
+        rpc_body(action, data)
+    }
+
+    fn replied(
+        &mut self,
+        action: Action,
+        attempt: u32,
+        reply: Result<ReplyBody, String>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let step = match reply {
+            Err(fault) => {
+                Err(Fault::Try(format!("could not process reply from {}: {fault}", self.identity)))
+            },
+            Ok(reply) if reply.action != action.name() => {
+                let got = reply::status(&reply.action);
+                Err(Fault::Try(format!("{} answered action {got:?} to {}", self.identity, action.label())))
+            },
+            Ok(reply) if reply.statuscode != 0 => self.denied(action, &reply),
+            Ok(reply) => self.accept(action, &reply.data, now, out),
+        };
+        match step {
+            Ok(Step::Next(next)) => self.call(next, 1, now, out),
+            Ok(Step::Helper) => self.ask_helper(now, out),
+            Ok(Step::Done(outcome)) => self.finish(outcome, out),
+            Err(Fault::Try(cause)) => self.try_failed(action, attempt, &cause, now, out),
+            Err(Fault::Refused(refusal)) => self.finish(Outcome::Refused(refusal), out),
+        }
+    }
+
+    /// A reply with another status than 0.
+    fn denied(&self, action: Action, reply: &ReplyBody) -> Result<Step, Fault> {
+        let words = reply::status(&reply.statusmsg);
+        let cause = format!("invalid response from {}: {words} ({})", self.identity, reply.statuscode);
+        match (action, words.as_str(), reply.statuscode) {
+            // The request was delivered, which is all that the helper asked for.
+            (Action::Shutdown, ..) => Ok(Step::Done(self.shut_down(false))),
+            (_, "Could not obtain provisioning lock", _) => Ok(Step::Done(Outcome::Locked)),
+            (_, "Incorrect provision token supplied", _) => {
+                let error = format!("{} (the setting token must be the node's)", action.failed(&cause));
+                Err(Fault::Refused(Refusal { reason: "node_token", error }))
+            },
+            // The node does not know the action; asking again does not teach it.
+            (_, _, 2) => Err(Fault::Refused(Refusal { reason: "unknown_action", error: action.failed(&cause) })),
+            _ => Err(Fault::Try(cause)),
+        }
+    }
+
+    fn shut_down(&self, confirmed: bool) -> Outcome {
+        Outcome::ShutDown { confirmed, message: self.gathered.shutdown_message.clone() }
+    }
+
+    /// A reply with status 0: parses it into its type and checks it.
+    fn accept(&mut self, action: Action, data: &Value, now: Now, out: &mut Vec<Output>) -> Result<Step, Fault> {
+        let undecodable = |fault: String| Fault::Try(format!("could not decode reply from {}: {fault}", self.identity));
+        match action {
+            Action::Jwt => {
+                let reply = reply::jwt(data).map_err(undecodable)?;
+                let claims = self.rules.check_token(&reply.jwt, now.unix).map_err(Fault::Refused)?;
+                self.gathered.claims = Some(claims);
+                self.gathered.ecdh_public = reply.ecdh_public;
+                Ok(Step::Next(Action::Inventory))
+            },
+            Action::Inventory => {
+                self.gathered.inventory = reply::inventory(data).map_err(undecodable)?;
+                Ok(if self.rules.features.pki { Step::Next(Action::GenCsr) } else { Step::Helper })
+            },
+            Action::GenCsr => {
+                let reply = reply::csr(data).map_err(undecodable)?;
+                let checked = self.rules.check_csr(&reply, &self.identity).map_err(Fault::Refused)?;
+                self.gathered.csr = Some((reply, checked));
+                Ok(Step::Helper)
+            },
+            Action::Configure => {
+                reply::message(data).map_err(undecodable)?;
+                self.end_phase(Phase::Configure, now, out);
+                Ok(Step::Next(Action::Restart))
+            },
+            Action::Restart => {
+                reply::message(data).map_err(undecodable)?;
+                self.end_phase(Phase::Restart, now, out);
+                Ok(Step::Done(Outcome::Provisioned { home: std::mem::take(&mut self.gathered.home) }))
+            },
+            Action::Shutdown => {
+                reply::message(data).map_err(undecodable)?;
+                Ok(Step::Done(self.shut_down(true)))
+            },
+        }
+    }
+
+    fn end_phase(&mut self, phase: Phase, now: Now, out: &mut Vec<Output>) {
+        out.push(Output::Phase(phase, now.mono.saturating_duration_since(self.phase_since)));
+        self.phase_since = now.mono;
+    }
+
+    fn ask_helper(&mut self, now: Now, out: &mut Vec<Output>) {
+        if let Some(stop) = self.stop {
+            self.finish(interrupted(stop, "the helper"), out);
+            return;
+        }
+        self.end_phase(Phase::Gather, now, out);
+        let request = HelperRequest {
+            identity: &self.identity,
+            csr: self.gathered.csr.as_ref().map(|(reply, _)| reply),
+            ed25519_pubkey: None,
+            inventory: &self.gathered.inventory,
+            jwt: self.gathered.claims.as_ref(),
+        };
+        out.push(Output::RunHelper(Confidential(Arc::from(request.to_text()))));
+        self.state = State::Helper { since: now.mono };
+    }
+
+    fn helped(&mut self, result: Result<HelperAnswer, HelperError>, now: Now, out: &mut Vec<Output>) {
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                let (reason, error) = (error.reason(), format!("could not invoke configure helper: {error}"));
+                self.finish(Outcome::HelperFailed { reason, error }, out);
+                return;
+            },
+        };
+        if answer.defer {
+            self.finish(Outcome::Deferred { message: answer.msg }, out);
+            return;
+        }
+        if answer.shutdown {
+            self.gathered.shutdown_message = answer.msg;
+            self.call(Action::Shutdown, 1, now, out);
+            return;
+        }
+        let about = answer::About {
+            identity: &self.identity,
+            token: &self.rules.token,
+            claims: self.gathered.claims.as_ref(),
+            csr: self.gathered.csr.as_ref().map(|(reply, checked)| (reply, checked)),
+            ecdh_public: &self.gathered.ecdh_public,
+            now: now.unix,
+        };
+        match answer::plan(answer, &about) {
+            Ok(plan) => {
+                out.extend(plan.notes.into_iter().map(Output::Note));
+                self.gathered.home = plan.home;
+                self.gathered.configure = Some(rpc_body(Action::Configure, plan.data));
+                self.call(Action::Configure, 1, now, out);
+            },
+            Err(refusal) => self.finish(Outcome::Refused(refusal), out),
+        }
+    }
+
+    fn not_sent(&mut self, action: Action, attempt: u32, fault: SendFault, now: Now, out: &mut Vec<Output>) {
+        match fault {
+            SendFault::Impossible(reason) => {
+                out.push(Output::Exhausted(action));
+                self.finish(Outcome::Failed { error: action.failed(&reason) }, out);
+            },
+            SendFault::NotConnected(reason) if action.may_be_broken_off() => {
+                self.finish(Outcome::Interrupted { error: action.failed(&reason) }, out);
+            },
+            // The node may have its configuration already: wait for the connection instead of using up tries.
+            SendFault::NotConnected(reason) => {
+                let since = *self.offline_since.get_or_insert(now.mono);
+                if now.mono.saturating_duration_since(since) > self.rules.node_budget {
+                    self.finish(Outcome::Failed { error: action.failed(&reason) }, out);
+                } else {
+                    let delay = FIVE_SEC.delay(1, &mut self.rng);
+                    self.pause(action, attempt, delay, now, out);
+                }
+            },
+        }
+    }
+
+    fn try_failed(&mut self, action: Action, attempt: u32, cause: &str, now: Now, out: &mut Vec<Output>) {
+        if attempt >= action.tries() {
+            out.push(Output::Exhausted(action));
+            self.finish(Outcome::Failed { error: action.failed(cause) }, out);
+            return;
+        }
+        out.push(Output::Note(format!("try {attempt} of {} of {}: {cause}", action.tries(), action.label())));
+        let delay = FIVE_SEC.delay(attempt, &mut self.rng);
+        self.pause(action, attempt + 1, delay, now, out);
+    }
+
+    fn pause(&mut self, action: Action, attempt: u32, delay: Duration, now: Now, out: &mut Vec<Output>) {
+        let until = now.mono + delay;
+        self.state = State::Pausing { action, attempt, until };
+        self.wake(until, out);
+    }
+
+    fn finish(&mut self, outcome: Outcome, out: &mut Vec<Output>) {
+        self.state = State::Over;
+        out.push(Output::Done(outcome));
+    }
+}
+
+fn rpc_body(action: Action, data: Map<String, Value>) -> Confidential {
+    let body = RequestBody { agent: action.agent().to_owned(), action: action.name().to_owned(), data };
+    Confidential(Arc::from(body.to_text()))
+}
+
+fn interrupted(stop: Stop, what: &str) -> Outcome {
+    match stop {
+        Stop::NodeGone => Outcome::Gone,
+        Stop::Paused => {
+            Outcome::Interrupted { error: format!("provisioning is paused, cannot perform {what}") }
+        },
+        Stop::Draining => {
+            Outcome::Interrupted { error: format!("provisioning is stopping, cannot perform {what}") }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Helpers: the programs that decide about a node and make its configuration (spec 04 §7).
+//!
+//! [`contract`] is what travels, [`process`] runs one process per node, [`pool`] keeps processes for many
+//! nodes. Both bound time and output, end the whole process group when something is wrong, keep standard error
+//! for the log, and name the reason.
+
+pub mod contract;
+pub mod pool;
+pub mod process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use contract::{CsrReply, HelperAnswer, HelperRequest};
+
+use crate::config::{HelperMode, HelperSettings};
+
+/// Longest answer that is read. A broker takes messages of 1 MiB, so no usable answer is longer.
+pub const MAX_OUTPUT: usize = 2 * 1024 * 1024;
+/// How much of standard error is kept for the log.
+pub const MAX_STDERR: usize = 4096;
+
+/// Why a helper gave no usable answer. The texts are those of the original where it has one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HelperError {
+    /// The program could not be started.
+    #[error("cannot start {command}: {reason}")]
+    Start {
+        /// The configured command line.
+        command: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// Nothing on standard output.
+    #[error("cannot read {command} output: zero bytes received{}", ending(.status))]
+    NoOutput {
+        /// The configured command line.
+        command: String,
+        /// How the process ended, unless it ended well.
+        status: Option<String>,
+    },
+    /// It took too long; its process group was killed.
+    #[error("{command} did not finish within {}s and was killed, {received} bytes of output discarded", .timeout.as_secs_f64())]
+    TimedOut {
+        /// The configured command line.
+        command: String,
+        /// The time it had.
+        timeout: Duration,
+        /// Bytes it had written.
+        received: usize,
+    },
+    /// It wrote more than [`MAX_OUTPUT`]; its process group was killed.
+    #[error("{command} wrote more than {limit} bytes and was killed")]
+    TooMuchOutput {
+        /// The configured command line.
+        command: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// It ended badly; what it printed is not used.
+    #[error("could not wait for {command}: {status}")]
+    Failed {
+        /// The configured command line.
+        command: String,
+        /// `exit status N` or `signal: killed`.
+        status: String,
+    },
+    /// What it printed is not an answer.
+    #[error("cannot decode output from {command}: {reason}")]
+    Decode {
+        /// The configured command line.
+        command: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A persistent helper ended or broke the rules while it had this request.
+    #[error("{command} {reason}")]
+    Pool {
+        /// The configured command line.
+        command: String,
+        /// What happened.
+        reason: String,
+    },
+    /// No helper is configured.
+    #[error("no helper is configured, set helper in the provisioner's configuration")]
+    NotConfigured,
+}
+
+impl HelperError {
+    /// A short, constant word for the cause.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "helper_start",
+            Self::NoOutput { .. } => "helper_no_output",
+            Self::TimedOut { .. } => "helper_timeout",
+            Self::TooMuchOutput { .. } => "helper_output_size",
+            Self::Failed { .. } => "helper_exit",
+            Self::Decode { .. } => "helper_decode",
+            Self::Pool { .. } => "helper_crash",
+            Self::NotConfigured => "helper_missing",
+        }
+    }
+}
+
+fn ending(status: &Option<String>) -> String {
+    status.as_ref().map(|s| format!(" ({s})")).unwrap_or_default()
+}
+
+/// What one run gave, besides its answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunNotes {
+    /// The first part of what it wrote to standard error.
+    pub stderr: String,
+    /// A process it left behind held its output open and was killed.
+    pub left_behind: bool,
+}
+
+/// Runs helpers in the configured way. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Runner {
+    /// One process per node.
+    Process(Arc<HelperSettings>),
+    /// Long-lived processes.
+    Pool(Arc<pool::Pool>),
+    /// None configured: every call fails.
+    None,
+}
+
+impl Runner {
+    /// A runner for these settings. No process is started yet.
+    pub fn new(settings: Option<&HelperSettings>) -> Self {
+        match settings {
+            None => Self::None,
+            Some(settings) => match settings.mode {
+                HelperMode::Process => Self::Process(Arc::new(settings.clone())),
+                HelperMode::Persistent => Self::Pool(Arc::new(pool::Pool::new(settings.clone()))),
+            },
+        }
+    }
+
+    /// Asks a helper about a node. Dropping the future kills a process that was started for it.
+    ///
+    /// # Errors
+    /// Everything but one decodable answer; see [`HelperError`].
+    pub async fn run(
+        &self,
+        identity: &str,
+        request: &str,
+    ) -> Result<(HelperAnswer, RunNotes), (HelperError, RunNotes)> {
+        match self {
+            Self::None => Err((HelperError::NotConfigured, RunNotes::default())),
+            Self::Process(settings) => process::run(settings, request).await,
+            Self::Pool(pool) => pool.run(identity, request).await,
+        }
+    }
+
+    /// Ends persistent processes.
+    pub async fn close(&self) {
+        if let Self::Pool(pool) = self {
+            pool.close().await;
+        }
+    }
+}

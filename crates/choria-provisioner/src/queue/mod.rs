@@ -1,0 +1,456 @@
+//! Which node is worked next: de-duplication, first-seen order, back-off, settling, bounds (spec 04 §5.4).
+//!
+//! Pure state: it is told what was seen and what time it is, and answers what to start. Rules:
+//!
+//! - One entry per identity. Nodes start in the order in which they were first seen; a failed node queues
+//!   again behind those that wait.
+//! - At most `max_nodes` are worked at a time. A node that has not answered within [`Limits::grace`] stops
+//!   counting: an identity that is not connected costs a timer, never a place. It is the first to go when the
+//!   list of known nodes is full.
+//! - A failed node rests, longer each time. What sees it meanwhile (an event, discovery) is remembered and
+//!   starts it when the rest is over, so nothing is lost and nothing is hammered.
+//! - A provisioned node settles for 60 s, so that discovery does not pick it up during its restart. One whose
+//!   startup event says that it is back in provisioning is taken up again after a rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+/// How the node was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Its startup event: the process is new.
+    Event,
+    /// It answered a discovery request.
+    Discovery,
+    /// It published registration data.
+    Registration,
+}
+
+/// Bounds and times of the queue.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Nodes known at a time; the original's queue holds as many.
+    pub max_known: usize,
+    /// Nodes worked at a time.
+    pub max_nodes: usize,
+    /// How long a started node may be silent and still count as worked.
+    pub grace: Duration,
+    /// A queued node that nothing has seen for this long is dropped, twice the interval.
+    pub stale_after: Duration,
+    /// How long a provisioned node is left alone.
+    pub settle: Duration,
+}
+
+impl Limits {
+    /// The reference's bounds for this interval.
+    pub fn for_interval(interval: Duration, max_nodes: usize) -> Self {
+        Self {
+            max_known: 50_000,
+            max_nodes,
+            grace: Duration::from_secs(1),
+            stale_after: interval * 2,
+            settle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Startup events this soon after `restart` was acknowledged are the old process's.
+const RESTART_TAKES: Duration = Duration::from_secs(2);
+/// The least rest of a node that came back into provisioning right after it was provisioned.
+const RETURN_REST: Duration = Duration::from_secs(10);
+/// How long a failed node's count of failures is kept after its rest.
+const MEMORY: Duration = Duration::from_secs(1800);
+
+/// What became of a sighting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It is queued now. To make room, the silent node `evicted` was dropped: abandon its flow.
+    Added {
+        /// Dropped in its place.
+        evicted: Option<Arc<str>>,
+    },
+    /// It is known and waits, is worked on or settles.
+    Known,
+    /// It failed lately; it will start when its rest is over.
+    Resting {
+        /// End of the rest.
+        until: Instant,
+    },
+    /// It was provisioned moments ago and is back in provisioning; it will start when its rest is over.
+    Returned {
+        /// End of the rest.
+        until: Instant,
+    },
+    /// Too many nodes are known; discovery will find it again.
+    Full,
+}
+
+/// How an attempt ended, as far as the queue cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Provisioned or told to shut down: leave it alone for a while.
+    Settle,
+    /// Failed: rest, longer each time. `retry`: it lives, so it starts by itself when the rest is over.
+    Failed {
+        /// Whether it starts without being seen again.
+        retry: bool,
+    },
+    /// Put off, not its fault: rest this long.
+    PutOff(Duration),
+    /// Broken off by us; it keeps its place in the queue.
+    Interrupted,
+    /// The node is gone.
+    Gone,
+}
+
+/// A node whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Start its flow.
+    Start {
+        /// The node.
+        identity: Arc<str>,
+        /// When it was first seen.
+        first_seen: Instant,
+        /// Whether this is its first attempt in this list's memory: only then may it get requests that are
+        /// signed once for many nodes, because a node refuses a request id that it has seen.
+        fresh: bool,
+    },
+    /// Nothing has seen it for too long; it was dropped.
+    Stale {
+        /// The node.
+        identity: Arc<str>,
+        /// How long it waited.
+        waited: Duration,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Queued,
+    /// Started, no answer yet, counts as worked.
+    Probing,
+    /// Started, no answer within the grace time, does not count.
+    Silent,
+    /// Started and answering.
+    Engaged,
+    /// Failed lately. `wanted`: seen since, starts at the end of the rest.
+    Resting { wanted: bool },
+    /// Nothing to do with it now, but its failures are remembered.
+    Remembered,
+    /// Provisioned at this time.
+    Settling { since: Instant },
+}
+
+#[derive(Debug)]
+struct Node {
+    state: State,
+    /// Place in the queue; the lower, the earlier.
+    place: u64,
+    first_seen: Instant,
+    last_seen: Instant,
+    failures: u32,
+    fresh: bool,
+    timer: Option<Instant>,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Scheduler {
+    limits: Limits,
+    nodes: FxHashMap<Arc<str>, Node>,
+    queue: BTreeMap<u64, Arc<str>>,
+    /// Silent flows, longest silent first.
+    silent: BTreeMap<u64, Arc<str>>,
+    /// Those whose only use is memory, oldest first.
+    remembered: BTreeMap<u64, Arc<str>>,
+    timers: BTreeSet<(Instant, Arc<str>)>,
+    next_place: u64,
+    worked: usize,
+    waiting: usize,
+}
+
+impl Scheduler {
+    /// An empty queue.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            nodes: FxHashMap::default(),
+            queue: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            remembered: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            next_place: 0,
+            worked: 0,
+            waiting: 0,
+        }
+    }
+
+    /// New limits; nodes that are known stay known.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Something saw a node. `identity` must be a valid identity.
+    pub fn seen(&mut self, identity: &str, source: Source, now: Instant) -> Admission {
+        let Some(node) = self.nodes.get_mut(identity) else { return self.add(identity, now) };
+        node.last_seen = now;
+        match node.state {
+            State::Queued | State::Probing | State::Silent | State::Engaged => Admission::Known,
+            State::Resting { .. } => {
+                let until = node.timer.unwrap_or(now);
+                self.set_state(identity, State::Resting { wanted: true }, Some(until));
+                Admission::Resting { until }
+            },
+            State::Remembered => {
+                self.enqueue(identity, None, now);
+                Admission::Added { evicted: None }
+            },
+            State::Settling { since } => {
+                if source != Source::Event || now.saturating_duration_since(since) < RESTART_TAKES {
+                    return Admission::Known;
+                }
+                node.failures = node.failures.saturating_add(1);
+                let until = now + rest_after(node.failures).max(RETURN_REST);
+                self.set_state(identity, State::Resting { wanted: true }, Some(until));
+                Admission::Returned { until }
+            },
+        }
+    }
+
+    fn add(&mut self, identity: &str, now: Instant) -> Admission {
+        let mut evicted = None;
+        if self.nodes.len() >= self.limits.max_known {
+            // Memory of failures goes first, then identities that never answered.
+            let victim = self.remembered.values().next().or_else(|| self.silent.values().next()).cloned();
+            let Some(victim) = victim else { return Admission::Full };
+            if self.nodes.get(&victim).is_some_and(|n| n.state == State::Silent) {
+                evicted = Some(Arc::clone(&victim));
+            }
+            self.remove(&victim);
+        }
+        let name: Arc<str> = Arc::from(identity);
+        let node = Node {
+            state: State::Remembered,
+            place: 0,
+            first_seen: now,
+            last_seen: now,
+            failures: 0,
+            fresh: true,
+            timer: None,
+        };
+        self.nodes.insert(name, node);
+        self.enqueue(identity, None, now);
+        Admission::Added { evicted }
+    }
+
+    /// The next node whose turn it is, if one more may be worked on.
+    pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
+        if self.worked >= self.limits.max_nodes {
+            return None;
+        }
+        let identity = self.queue.values().next().cloned()?;
+        let node = self.nodes.get(&identity).expect("every queued identity is known");
+        let (first_seen, fresh) = (node.first_seen, node.fresh);
+        if now.saturating_duration_since(node.last_seen) > self.limits.stale_after {
+            self.remove(&identity);
+            return Some(Turn::Stale { identity, waited: now.saturating_duration_since(first_seen) });
+        }
+        self.set_state(&identity, State::Probing, Some(now + self.limits.grace));
+        Some(Turn::Start { identity, first_seen, fresh })
+    }
+
+    /// A started node gave its first answer.
+    pub fn answered(&mut self, identity: &str) {
+        if let Some(node) = self.nodes.get(identity)
+            && matches!(node.state, State::Probing | State::Silent)
+        {
+            self.set_state(identity, State::Engaged, None);
+        }
+    }
+
+    /// An attempt ended. Returns the end of the node's rest, if it rests.
+    pub fn ended(&mut self, identity: &str, ending: Ending, now: Instant) -> Option<Instant> {
+        let node = self.nodes.get_mut(identity)?;
+        if !matches!(node.state, State::Probing | State::Silent | State::Engaged) {
+            return None;
+        }
+        node.fresh = false;
+        match ending {
+            Ending::Gone => self.remove(identity),
+            Ending::Interrupted => {
+                // It was seen when it was started; time in the flow does not make it stale.
+                node.last_seen = now;
+                let place = node.place;
+                self.enqueue(identity, Some(place), now);
+            },
+            Ending::Settle => {
+                let until = now + self.limits.settle;
+                self.set_state(identity, State::Settling { since: now }, Some(until));
+            },
+            Ending::PutOff(rest) => {
+                node.failures = 0;
+                self.set_state(identity, State::Resting { wanted: false }, Some(now + rest));
+                return Some(now + rest);
+            },
+            Ending::Failed { retry } => {
+                node.failures = node.failures.saturating_add(1);
+                let until = now + rest_after(node.failures);
+                self.set_state(identity, State::Resting { wanted: retry }, Some(until));
+                return Some(until);
+            },
+        }
+        None
+    }
+
+    /// The node said that it is shutting down. Returns whether its flow, if it has one, has not had an answer
+    /// yet and is to be abandoned.
+    pub fn gone(&mut self, identity: &str) -> bool {
+        match self.nodes.get(identity).map(|node| node.state) {
+            Some(State::Queued | State::Resting { .. }) => {
+                self.remove(identity);
+                false
+            },
+            Some(State::Probing | State::Silent) => true,
+            _ => false,
+        }
+    }
+
+    /// Lets time pass: rests and settling end, silent nodes stop counting.
+    pub fn advance(&mut self, now: Instant) {
+        while let Some((due, identity)) = self.timers.first().cloned() {
+            if due > now {
+                return;
+            }
+            let node = self.nodes.get(&identity).expect("every timer belongs to a known node");
+            match node.state {
+                State::Probing => self.set_state(&identity, State::Silent, None),
+                State::Resting { wanted: true } => self.enqueue(&identity, None, now),
+                State::Resting { wanted: false } => self.set_state(&identity, State::Remembered, Some(due + MEMORY)),
+                State::Remembered | State::Settling { .. } => self.remove(&identity),
+                State::Queued | State::Silent | State::Engaged => {
+                    self.timers.pop_first();
+                },
+            }
+        }
+    }
+
+    /// When [`Self::advance`] has something to do next.
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Nodes that wait for their first request.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Nodes that wait, are worked on or settle; not those that merely failed once.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Nodes that count as worked on.
+    pub fn worked(&self) -> usize {
+        self.worked
+    }
+
+    /// Whether the node has failed often enough in a row that it is worth telling only now and then.
+    pub fn failures(&self, identity: &str) -> u32 {
+        self.nodes.get(identity).map_or(0, |node| node.failures)
+    }
+
+    fn enqueue(&mut self, identity: &str, place: Option<u64>, now: Instant) {
+        let kept = place.is_some();
+        let place = place.unwrap_or_else(|| {
+            self.next_place += 1;
+            self.next_place
+        });
+        self.set_state(identity, State::Queued, None);
+        let (name, _) = self.nodes.get_key_value(identity).expect("only known nodes are queued");
+        let name = Arc::clone(name);
+        if let Some(node) = self.nodes.get_mut(identity) {
+            node.place = place;
+            // A rest is not waiting.
+            node.last_seen = node.last_seen.max(now);
+            if !kept {
+                node.first_seen = now;
+            }
+        }
+        self.queue.insert(place, name);
+    }
+
+    /// The one place where a node changes: keeps all indexes and counts in step.
+    fn set_state(&mut self, identity: &str, state: State, timer: Option<Instant>) {
+        let Some((name, _)) = self.nodes.get_key_value(identity) else { return };
+        let name = Arc::clone(name);
+        self.leave_state(&name);
+        self.next_place += 1;
+        let place = self.next_place;
+        let Some(node) = self.nodes.get_mut(&name) else { return };
+        node.state = state;
+        node.timer = timer;
+        self.waiting += usize::from(waits(state));
+        match state {
+            State::Probing | State::Engaged => self.worked += 1,
+            State::Silent => {
+                node.place = place;
+                self.silent.insert(place, Arc::clone(&name));
+            },
+            State::Remembered => {
+                node.place = place;
+                self.remembered.insert(place, Arc::clone(&name));
+            },
+            State::Queued | State::Resting { .. } | State::Settling { .. } => {},
+        }
+        if let Some(due) = timer {
+            self.timers.insert((due, name));
+        }
+    }
+
+    fn leave_state(&mut self, identity: &Arc<str>) {
+        let Some(node) = self.nodes.get(identity) else { return };
+        if let Some(due) = node.timer {
+            self.timers.remove(&(due, Arc::clone(identity)));
+        }
+        self.waiting -= usize::from(waits(node.state));
+        match node.state {
+            State::Queued => {
+                self.queue.remove(&node.place);
+            },
+            State::Probing | State::Engaged => self.worked -= 1,
+            State::Silent => {
+                self.silent.remove(&node.place);
+            },
+            State::Remembered => {
+                self.remembered.remove(&node.place);
+            },
+            State::Resting { .. } | State::Settling { .. } => {},
+        }
+    }
+
+    fn remove(&mut self, identity: &str) {
+        let Some((name, _)) = self.nodes.get_key_value(identity) else { return };
+        let name = Arc::clone(name);
+        self.leave_state(&name);
+        self.nodes.remove(&name);
+    }
+}
+
+/// Whether a node in this state is one of those that `waiting_nodes` counts.
+fn waits(state: State) -> bool {
+    !matches!(state, State::Remembered | State::Resting { wanted: false })
+}
+
+/// How long a node rests after so many failures in a row.
+fn rest_after(failures: u32) -> Duration {
+    const RESTS: [u64; 6] = [1, 5, 15, 60, 300, 900];
+    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(RESTS.len() - 1);
+    Duration::from_secs(RESTS[index])
+}
+
+#[cfg(test)]
+mod tests;
