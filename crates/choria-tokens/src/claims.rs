@@ -322,6 +322,27 @@ pub(crate) fn parse_date(value: &Value) -> Option<i64> {
     (seconds.is_finite() && (0.0..=LAST_TIME).contains(&seconds)).then_some(seconds.floor() as i64)
 }
 
+/// Compact JSON as the original writes it: keys in field order, `<`, `>` and `&` escaped (spec 01 §1.1).
+///
+/// # Errors
+/// When the value cannot be written as JSON; the claims of this module always can.
+pub fn to_text<T: Serialize>(claims: &T) -> Result<String, serde_json::Error> {
+    let json = serde_json::to_string(claims)?;
+    // These characters can only stand inside JSON strings, so replacing them in the text is safe.
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '<' => escaped.push_str("\\u003c"),
+            '>' => escaped.push_str("\\u003e"),
+            '&' => escaped.push_str("\\u0026"),
+            '\u{2028}' => escaped.push_str("\\u2028"),
+            '\u{2029}' => escaped.push_str("\\u2029"),
+            other => escaped.push(other),
+        }
+    }
+    Ok(escaped)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

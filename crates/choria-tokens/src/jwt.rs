@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::claims::parse_date;
+use crate::claims::{self, parse_date};
 use crate::verify::{MAX_TOKEN_BYTES, TokenError};
 use crate::{SigningKey, VerificationKey};
 
@@ -37,9 +37,8 @@ impl<'a> Parts<'a> {
         };
         let signed = &token[..header.len() + 1 + payload.len()];
         let header = decode("header", header)?;
-        let header = match serde_json::from_slice(&header) {
-            Ok(Value::Object(header)) => header,
-            _ => return Err(TokenError::Malformed("the header is not a JSON object".into())),
+        let Ok(Value::Object(header)) = serde_json::from_slice(&header) else {
+            return Err(TokenError::Malformed("the header is not a JSON object".into()));
         };
         let payload = decode("claims", payload)?;
         Ok(Self { signed, signature: without_line_ends(signature), header, payload })
@@ -74,6 +73,10 @@ impl<'a> Parts<'a> {
 
     /// Claims as `T`. Errors name the claim, never its value.
     pub(crate) fn claims<T: DeserializeOwned>(&self) -> Result<T, TokenError> {
+        // A derived reader would also take an array for a struct, member by member.
+        if self.payload.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(TokenError::Malformed("the claims are not a JSON object".into()));
+        }
         serde_json::from_slice(&self.payload).map_err(|error| {
             let message = error.to_string();
             if let Some(rest) = message.strip_prefix("duplicate field `") {
@@ -140,27 +143,9 @@ fn printable(text: &str) -> String {
 /// `&` escaped (spec 01 §1.1, §13.1).
 pub(crate) fn encode<T: Serialize>(claims: &T, key: &SigningKey) -> Result<String, String> {
     let header = format!(r#"{{"alg":"{}","typ":"JWT"}}"#, key.algorithm_name());
-    let claims = claims_text(claims).map_err(|error| error.to_string())?;
+    let claims = claims::to_text(claims).map_err(|error| error.to_string())?;
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature =
         crypto::sign(signed.as_bytes(), key.encoding(), key.algorithm()).map_err(|error| error.to_string())?;
     Ok(format!("{signed}.{signature}"))
-}
-
-/// Compact JSON with the original's escapes.
-pub(crate) fn claims_text<T: Serialize>(claims: &T) -> Result<String, serde_json::Error> {
-    let json = serde_json::to_string(claims)?;
-    // These characters can only stand inside JSON strings, so replacing them in the text is safe.
-    let mut escaped = String::with_capacity(json.len());
-    for character in json.chars() {
-        match character {
-            '<' => escaped.push_str("\\u003c"),
-            '>' => escaped.push_str("\\u003e"),
-            '&' => escaped.push_str("\\u0026"),
-            '\u{2028}' => escaped.push_str("\\u2028"),
-            '\u{2029}' => escaped.push_str("\\u2029"),
-            other => escaped.push(other),
-        }
-    }
-    Ok(escaped)
 }
