@@ -17,6 +17,7 @@
 //! | [`tls`] | client and server TLS, anonymous client mode, certificates without SAN, cipher and curve names |
 //! | [`csr`] | making, inspecting and checking certificate requests |
 //! | [`cert`] | facts about certificates |
+//! | [`chain`] | whether a certificate is good for a node |
 //! | [`ca`] | the built-in certificate authority |
 //! | [`keys`] | private keys and their files |
 //! | [`transfer`] | private keys encrypted for one node (spec 04 §6.8) |
@@ -26,6 +27,7 @@
 pub mod atomic;
 pub mod ca;
 pub mod cert;
+pub mod chain;
 pub mod csr;
 pub mod keys;
 pub mod patterns;

@@ -251,7 +251,7 @@ fn check_signature(message: &str, signature: &str, facts: &CertificateFacts) -> 
 }
 
 /// A countable word and a sentence for a failed chain check.
-fn chain_problem(error: &webpki::Error) -> (&'static str, &'static str) {
+pub(crate) fn chain_problem(error: &webpki::Error) -> (&'static str, &'static str) {
     use webpki::Error as E;
     match error {
         E::CertExpired { .. } => ("certificate_expired", "it has expired"),

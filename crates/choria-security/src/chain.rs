@@ -1,0 +1,85 @@
+//! Whether a certificate is good for a node of ours: what a server asks before it puts one into force.
+
+use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::cert::{self, CertificateError, CertificateFacts};
+use crate::trust::Authorities;
+use crate::verify::chain_problem;
+
+/// Why a certificate is not good for a node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// It has expired.
+    #[error("the certificate of {subject} has expired")]
+    Expired {
+        /// Its subject.
+        subject: String,
+    },
+    /// It does not lead to the CA.
+    #[error("the certificate of {subject} is not trusted: {problem}")]
+    Untrusted {
+        /// Its subject.
+        subject: String,
+        /// Why.
+        problem: &'static str,
+    },
+}
+
+/// Checks that the first certificate of `chain_pem` leads to `authorities`, over the ones after it, and may be used by a
+/// TLS client. `now` in Unix seconds.
+///
+/// A clock that is behind is forgiven: a node that is being born often has no time yet.
+///
+/// # Errors
+/// The first check that fails.
+pub fn check_client_chain(chain_pem: &str, authorities: &Authorities, now: i64) -> Result<(), ChainError> {
+    let mut chain = cert::blocks(chain_pem)?.into_iter().map(CertificateDer::from);
+    let leaf = chain.next().ok_or(CertificateError::NotPem)?;
+    let intermediates: Vec<_> = chain.collect();
+    let facts = CertificateFacts::from_der(&leaf)?;
+    if now > facts.not_after {
+        return Err(ChainError::Expired { subject: facts.subject });
+    }
+    let at = now.max(facts.not_before);
+    let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(at).unwrap_or_default()));
+    let anchors = authorities.anchors_at(at);
+    EndEntityCert::try_from(&leaf)
+        .and_then(|leaf| {
+            let usage = KeyUsage::client_auth();
+            leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, usage, None, None)
+                .map(|_| ())
+        })
+        .map_err(|error| ChainError::Untrusted { subject: facts.subject, problem: chain_problem(&error).1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{CertificateAuthority, IssueRequest};
+    use crate::keys::KeyKind;
+
+    const NOW: i64 = 1_795_219_200;
+
+    fn authority(name: &str) -> (CertificateAuthority, Authorities) {
+        let (ca, _) = CertificateAuthority::generate(name, KeyKind::P256, NOW).unwrap();
+        let authorities = Authorities::from_pem(ca.certificate_pem()).unwrap();
+        (ca, authorities)
+    }
+
+    #[test]
+    fn only_living_certificates_of_the_ca_pass() {
+        let (ca, ours) = authority("ours");
+        let (_, others) = authority("others");
+        let issued = ca.issue(&IssueRequest::new("n1.example.net", KeyKind::P256), NOW).unwrap();
+        let pem = &issued.certificate.pem;
+        assert_eq!(check_client_chain(pem, &ours, NOW), Ok(()));
+        assert_eq!(check_client_chain(pem, &ours, 0), Ok(()), "a node without a clock");
+        assert!(matches!(check_client_chain(pem, &others, NOW), Err(ChainError::Untrusted { .. })));
+        assert!(matches!(check_client_chain(pem, &ours, i64::MAX / 2), Err(ChainError::Expired { .. })));
+        assert!(matches!(check_client_chain("x", &ours, NOW), Err(ChainError::Certificate(_))));
+    }
+}
