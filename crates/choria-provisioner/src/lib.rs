@@ -1,4 +1,41 @@
-//! The Choria provisioner: finds unprovisioned servers and takes them through enrolment.
+//! The Choria provisioner: finds servers that wait to be provisioned and takes them through enrolment (spec 04).
+//!
+//! One connection, hundreds of nodes at a time. A node is found by its startup event, by discovery or by its
+//! registration data; it is asked for its token, its inventory and a certificate request; a helper decides and makes
+//! its configuration; the node is configured and restarted, and watched until it is a member of the fleet.
+//!
+//! The cores do no I/O: they take what happened and the time, and say what to do. [`service`] is the thin shell
+//! around them.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`config`] | the configuration file |
+//! | [`flow`] | one node's way from its first request to the acknowledged restart |
+//! | [`rules`] | what a node must show: token and certificate request |
+//! | `answer` | checks of what a helper made, and the `configure` request |
+//! | [`helper`] | running helpers: one process per node, or a pool |
+//! | [`queue`] | who is next: order, back-off, bounds |
+//! | [`inbox`] | which reply belongs to which call |
+//! | [`requests`] | signed requests, one signature for many nodes where possible |
+//! | [`engine`] | all of the above joined, without I/O |
+//! | [`metrics`] | what `/metrics` shows |
+//! | [`service`] | connection, tasks, reload, drain |
+//!
+//! What must not be in this crate: certificate authorities (that is the helper's business), rules about who may
+//! connect (`choria-broker`), what the node does with what it gets (`choria-server`).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use choria_config::{BuildSettings, Config, Environment};
+//! use choria_provisioner::{Provisioner, config::ProvisionerConfig};
+//!
+//! let config = ProvisionerConfig::load("/etc/choria-provisioner/choria-provisioner.yaml".as_ref())?;
+//! let choria = Config::load_client(None, &Environment::from_process())?;
+//! let provisioner = Provisioner::new(config, &choria, &BuildSettings::compiled())?;
+//! provisioner.run(Default::default(), Default::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
@@ -6,8 +43,14 @@ pub mod config;
 pub mod engine;
 pub mod flow;
 pub mod helper;
+mod http;
 pub mod inbox;
 pub mod metrics;
 pub mod queue;
 pub mod requests;
 pub mod rules;
+pub mod service;
+mod start;
+
+pub use service::{Handle, Provisioner, RunError};
+pub use start::StartError;

@@ -55,7 +55,6 @@ const KNOWN: &[&str] = &[
     "verify_timeout",
     "drain_timeout",
     "monitor_address",
-    "allow_other_signing_keys",
 ];
 
 const KNOWN_FEATURES: &[&str] = &["pki", "jwt", "ed25519", "upgrades", "broker"];
@@ -271,8 +270,6 @@ pub struct ProvisionerConfig {
     pub verify_timeout: Duration,
     /// How long a stop waits for nodes in the flow.
     pub drain_timeout: Duration,
-    /// Accept a signing key that is not RSA: original servers end when they meet its signature.
-    pub allow_other_signing_keys: bool,
     /// What the operator should know about this file; log them at start.
     pub warnings: Vec<String>,
 }
@@ -338,7 +335,6 @@ impl ProvisionerConfig {
             verify_restart: verify_restart(&top)?,
             verify_timeout: duration(&top, "verify_timeout", Duration::from_secs(60))?,
             drain_timeout: duration(&top, "drain_timeout", Duration::from_secs(30))?,
-            allow_other_signing_keys: flag(&top, "allow_other_signing_keys")?,
             warnings,
         };
         Ok(config.with_advice())
@@ -356,9 +352,6 @@ impl ProvisionerConfig {
         }
         if self.helper.is_none() {
             advise("helper is not set: every node will be refused, no configuration can be made for it");
-        }
-        if self.allow_other_signing_keys {
-            advise("allow_other_signing_keys is on: original Choria servers end when they meet a signature that is not RSA");
         }
         self
     }

@@ -75,9 +75,12 @@ impl Pool {
         Err((self.pool_error(last), notes))
     }
 
-    /// Ends all idle processes and refuses further requests.
+    /// Waits for the requests that are under way, refuses further ones and ends the processes.
     pub async fn close(&self) {
+        let all = u32::try_from(self.settings.processes).unwrap_or(u32::MAX);
+        let everything = self.permits.acquire_many(all).await;
         self.permits.close();
+        drop(everything);
         let slots = std::mem::take(&mut *self.lock());
         for mut slot in slots {
             slot.leave().await;
