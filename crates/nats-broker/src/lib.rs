@@ -1,3 +1,59 @@
 //! Embeddable NATS core broker: listeners, TLS, accounts, permissions, routing, outboxes, monitoring.
+//!
+//! It carries out decisions and makes none: an embedder's [`Authenticator`] says who may connect and what they
+//! may do, a [`PublishGuard`] looks into messages on the few subjects it names, an [`Observer`] is told what
+//! happened. Nothing here knows Choria, files, configuration keys or tokens. Wire facts: spec 07.
+//!
+//! The engine does no I/O ([`session`](crate) takes received bytes and appends to outboxes); the shell around it
+//! runs on tokio, and whoever produces output writes the target's socket itself (shape A2 of spec 07 §22).
+//!
+//! | Module | What |
+//! |---|---|
+//! | `auth` | the traits an embedder implements |
+//! | `static_auth` | two simple authenticators |
+//! | `config` | settings, accounts, exports, imports, start errors |
+//! | `broker` | start, stop, publish and subscribe from inside, deadlines |
+//! | `connection`, `authorize`, `claims` | the async shell of a connection: TLS, CONNECT, exclusive names |
+//! | `session` | the engine: operations of one client |
+//! | `route`, `service`, `sys` | matching and delivery, crossing between accounts, answers of the broker itself |
+//! | `account`, `mapping`, `index`, `subscription` | what is known of accounts and who listens |
+//! | `conn`, `outbox`, `tls` | the shared side of a connection and its output |
+//! | `permission`, `responses` | carrying out a grant |
+//! | `timers`, `local`, `shared` | deadlines, receivers inside this process, the running broker |
+//! | `monitor` | `/varz`, `/connz`, `/subsz`, `/healthz` |
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod account;
 pub mod auth;
+mod authorize;
+mod broker;
+mod claims;
+mod config;
+mod conn;
+mod connection;
+mod index;
+mod local;
+mod mapping;
+mod monitor;
+mod outbox;
+mod permission;
+mod responses;
+mod route;
+mod service;
+mod session;
+mod shared;
+mod static_auth;
+mod subscription;
+mod sys;
+mod timers;
+mod tls;
+
 pub use auth::*;
+pub use broker::{Broker, ConnectionInfo, LocalError};
+pub use config::{
+    AccountConfig, BrokerConfig, Export, Import, Listener, ResponseKind, ServiceExport, ServiceImport, StartError,
+    StreamExport, StreamImport,
+};
+pub use local::{LocalMessage, LocalSubscription};
+pub use static_auth::{OpenAuthenticator, StaticAuthenticator};

@@ -1,0 +1,268 @@
+//! Accounts as the running broker knows them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use nats_proto::subject::{is_subset, is_valid_filter, overlaps};
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+
+use crate::auth::PublishGuard;
+use crate::config::{AccountConfig, Export, Import, ResponseKind, StartError};
+use crate::index::Index;
+use crate::mapping::SubjectMap;
+use crate::service::Replies;
+
+/// Messages of an account that subscribers of another one also see.
+#[derive(Debug)]
+pub(crate) struct StreamEdge {
+    /// Number of the importing account.
+    pub(crate) to_account: u32,
+    pub(crate) map: SubjectMap,
+    pub(crate) drop_reply: bool,
+}
+
+/// Requests of an account that another one answers.
+#[derive(Debug)]
+pub(crate) struct ServiceEdge {
+    /// Number of the exporting account.
+    pub(crate) to_account: u32,
+    pub(crate) map: SubjectMap,
+    pub(crate) share: bool,
+    pub(crate) response: ResponseKind,
+    pub(crate) threshold: Duration,
+}
+
+/// A guard on a filter.
+pub(crate) struct GuardedFilter {
+    pub(crate) filter: String,
+    pub(crate) guard: Arc<dyn PublishGuard>,
+}
+
+/// One account.
+pub(crate) struct Account {
+    pub(crate) name: Arc<str>,
+    pub(crate) index: RwLock<Index>,
+    /// Where else messages published here are seen.
+    pub(crate) streams: Vec<StreamEdge>,
+    /// Where else requests published here are answered.
+    pub(crate) services: Vec<ServiceEdge>,
+    /// Open requests of other accounts that are answered here.
+    pub(crate) replies: Replies,
+    pub(crate) guards: Vec<GuardedFilter>,
+    pub(crate) max_connections: usize,
+    pub(crate) max_subscriptions: usize,
+    pub(crate) max_payload: usize,
+    pub(crate) is_system: bool,
+    pub(crate) connections: AtomicUsize,
+}
+
+/// Numbers of accounts by name.
+pub(crate) type AccountNames = FxHashMap<Arc<str>, u32>;
+
+/// Checks the configuration and builds the accounts.
+pub(crate) fn build(
+    configs: &[AccountConfig],
+    guards: &[Arc<dyn PublishGuard>],
+    max_payload: usize,
+    max_requests: usize,
+    system_account: Option<&str>,
+) -> Result<(Vec<Account>, AccountNames), StartError> {
+    let mut names = AccountNames::default();
+    for (number, config) in configs.iter().enumerate() {
+        if names.insert(config.name.as_str().into(), number as u32).is_some() {
+            return Err(StartError::DuplicateAccount(config.name.clone()));
+        }
+        check_exports(config)?;
+    }
+    let mut accounts: Vec<Account> = configs
+        .iter()
+        .map(|config| Account {
+            name: config.name.as_str().into(),
+            index: RwLock::new(Index::default()),
+            streams: Vec::new(),
+            services: Vec::new(),
+            replies: Replies::new(max_requests),
+            guards: Vec::new(),
+            max_connections: config.max_connections.unwrap_or(usize::MAX),
+            max_subscriptions: config.max_subscriptions.unwrap_or(usize::MAX),
+            max_payload: config.max_payload.unwrap_or(max_payload).min(max_payload),
+            is_system: system_account == Some(config.name.as_str()),
+            connections: AtomicUsize::new(0),
+        })
+        .collect();
+    for (number, config) in configs.iter().enumerate() {
+        for import in &config.imports {
+            add_import(configs, &names, &mut accounts, number, import)?;
+        }
+    }
+    refuse_cycles(configs, &accounts)?;
+    for guard in guards {
+        for (account, filter) in guard.guarded() {
+            let number = *names.get(account.as_str()).ok_or_else(|| StartError::UnknownAccount {
+                importer: "(publish guard)".to_owned(),
+                account: account.clone(),
+            })?;
+            if !is_valid_filter(&filter) {
+                return Err(StartError::BadSubject { account, subject: filter });
+            }
+            accounts[number as usize].guards.push(GuardedFilter { filter, guard: Arc::clone(guard) });
+        }
+    }
+    Ok((accounts, names))
+}
+
+fn check_exports(config: &AccountConfig) -> Result<(), StartError> {
+    for export in &config.exports {
+        let subject = match export {
+            Export::Stream(export) => &export.subject,
+            Export::Service(export) => &export.subject,
+        };
+        if !is_valid_filter(subject) {
+            return Err(StartError::BadSubject { account: config.name.clone(), subject: subject.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn add_import(
+    configs: &[AccountConfig],
+    names: &AccountNames,
+    accounts: &mut [Account],
+    importer: usize,
+    import: &Import,
+) -> Result<(), StartError> {
+    let name = &configs[importer].name;
+    let (from, subject, to) = match import {
+        Import::Stream(import) => (&import.from_account, &import.subject, &import.to),
+        Import::Service(import) => (&import.from_account, &import.subject, &import.to),
+    };
+    let exporter = *names
+        .get(from.as_str())
+        .ok_or_else(|| StartError::UnknownAccount { importer: name.clone(), account: from.clone() })?;
+    let to = to.as_ref().unwrap_or(subject);
+    let map = SubjectMap::new(subject, to).map_err(|reason| StartError::BadMapping {
+        importer: name.clone(),
+        subject: subject.clone(),
+        to: to.clone(),
+        reason,
+    })?;
+    let not_exported =
+        || StartError::NotExported { importer: name.clone(), account: from.clone(), subject: subject.clone() };
+    let is_for = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| list.contains(name));
+    let exports = &configs[exporter as usize].exports;
+    match import {
+        Import::Stream(import) => {
+            let is_exported = exports.iter().any(|export| match export {
+                Export::Stream(export) => is_subset(subject, &export.subject) && is_for(&export.accounts),
+                Export::Service(_) => false,
+            });
+            if !is_exported {
+                return Err(not_exported());
+            }
+            let edge = StreamEdge { to_account: importer as u32, map, drop_reply: import.drop_reply };
+            accounts[exporter as usize].streams.push(edge);
+        }
+        Import::Service(import) => {
+            let export = exports
+                .iter()
+                .find_map(|export| match export {
+                    Export::Service(export) if is_subset(subject, &export.subject) && is_for(&export.accounts) => {
+                        Some(export)
+                    }
+                    _ => None,
+                })
+                .ok_or_else(not_exported)?;
+            accounts[importer].services.push(ServiceEdge {
+                to_account: exporter,
+                map,
+                share: import.share,
+                response: export.response,
+                threshold: export.response_threshold,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A request must not come back to an account that it already passed.
+fn refuse_cycles(configs: &[AccountConfig], accounts: &[Account]) -> Result<(), StartError> {
+    for start in 0..accounts.len() {
+        for edge in &accounts[start].services {
+            let mut seen = vec![start];
+            if leads_back(accounts, edge, &mut seen) {
+                return Err(StartError::ServiceCycle {
+                    importer: configs[start].name.clone(),
+                    subject: edge.map.exported_filter(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn leads_back(accounts: &[Account], edge: &ServiceEdge, seen: &mut Vec<usize>) -> bool {
+    let there = edge.to_account as usize;
+    if seen.contains(&there) {
+        return true;
+    }
+    seen.push(there);
+    let arrives_as = edge.map.exported_filter();
+    let found = accounts[there]
+        .services
+        .iter()
+        .any(|next| overlaps(&arrives_as, &next.map.local_filter()) && leads_back(accounts, next, seen));
+    seen.pop();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ServiceExport, ServiceImport, StreamExport, StreamImport};
+
+    fn start(configs: &[AccountConfig]) -> Result<(), StartError> {
+        build(configs, &[], 1 << 20, 10, None).map(|_| ())
+    }
+
+    #[test]
+    fn imports_must_be_exported_to_the_importer() {
+        let exporter = AccountConfig::new("A")
+            .export(StreamExport::new("s.>"))
+            .export(StreamExport { subject: "p.*".into(), accounts: Some(vec!["C".into()]) })
+            .export(ServiceExport::new("svc.*"));
+        let with = |import: Import| {
+            let mut importer = AccountConfig::new("B");
+            importer.imports.push(import);
+            start(&[exporter.clone(), importer])
+        };
+        assert!(with(StreamImport::new("A", "s.a.>").into()).is_ok());
+        assert!(with(ServiceImport::new("A", "svc.one").to("local").into()).is_ok());
+        for import in [
+            Import::from(StreamImport::new("A", ">")),
+            StreamImport::new("A", "p.*").into(),
+            StreamImport::new("A", "svc.one").into(),
+            ServiceImport::new("A", "s.one").into(),
+        ] {
+            assert!(matches!(with(import.clone()), Err(StartError::NotExported { .. })), "{import:?}");
+        }
+        assert!(matches!(with(StreamImport::new("Z", "s.>").into()), Err(StartError::UnknownAccount { .. })));
+        assert!(matches!(with(StreamImport::new("A", "s.*").to("t").into()), Err(StartError::BadMapping { .. })));
+    }
+
+    #[test]
+    fn service_cycles_are_refused_and_crossing_streams_are_not() {
+        let account = |name: &str, other: &str| {
+            AccountConfig::new(name)
+                .export(ServiceExport::new("svc.>"))
+                .export(StreamExport::new("s.>"))
+                .import(StreamImport::new(other, "s.>").to(format!("from.{other}.s.>")))
+        };
+        assert!(start(&[account("A", "B"), account("B", "A")]).is_ok());
+        let cycle = |name: &str, other: &str| account(name, other).import(ServiceImport::new(other, "svc.x"));
+        assert!(matches!(start(&[cycle("A", "B"), cycle("B", "A")]), Err(StartError::ServiceCycle { .. })));
+        let own = AccountConfig::new("A").export(ServiceExport::new("svc")).import(ServiceImport::new("A", "svc"));
+        assert!(matches!(start(&[own]), Err(StartError::ServiceCycle { .. })));
+    }
+}

@@ -1,0 +1,207 @@
+//! From CONNECT to rights, and giving them back at the end.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use nats_proto::Connect;
+use tokio::time::Instant;
+
+use crate::auth::{ConnectRequest, ConnectionKind, Grant, Refusal, TlsPeer};
+use crate::monitor::ClosedConnection;
+use crate::session::Session;
+use crate::timers::Timer;
+
+const VIOLATION: &str = "Authorization Violation";
+const FAILURE: &str = "Authentication Failure";
+
+/// Asks the authenticator about a CONNECT and puts its answer in force. `false`: the connection is over.
+pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline: Instant, nonce: Option<&str>) -> bool {
+    if !is_acceptable(session, &connect) {
+        return false;
+    }
+    let Some(grant) = ask(session, &connect, deadline, nonce).await else {
+        return false;
+    };
+    let Some((account, grant)) = admit(session, grant).await else {
+        return false;
+    };
+    retire(session, account, &grant);
+    session.set_rights(account, Arc::clone(&grant));
+    session.accept_connect(&connect);
+    let shared = &session.shared;
+    shared.observer.connected(session.conn.cid, &grant);
+    if let Some(left) = grant.expires_at.and_then(|at| at.duration_since(SystemTime::now()).ok()) {
+        let due = shared.hub.timers.now().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        shared.hub.timers.at(due, session.conn.cid, Timer::Expiry);
+    }
+    true
+}
+
+/// Options that no authenticator needs to see to be refused.
+fn is_acceptable(session: &Session, connect: &Connect) -> bool {
+    if connect.protocol != 0 && connect.protocol != 1 {
+        session.conn.fail("invalid client protocol", "Protocol Violation");
+        return false;
+    }
+    if connect.no_responders && !connect.headers {
+        session.conn.fail("no responders requires headers support", "No Responders Requires Headers");
+        return false;
+    }
+    if connect.new_account || !connect.account.is_empty() {
+        let refusal = Refusal {
+            reason: "account_field",
+            detail: "CONNECT names an account, which only the broker chooses".to_owned(),
+            claimed: None,
+        };
+        session.refuse(&refusal, VIOLATION, FAILURE);
+        return false;
+    }
+    true
+}
+
+async fn ask(session: &Session, connect: &Connect, deadline: Instant, nonce: Option<&str>) -> Option<Grant> {
+    let conn = &session.conn;
+    let tls = conn.outbox.lock().tls.as_ref().map(|tls| TlsPeer { verified_chain: tls.peer_chain() });
+    let request = ConnectRequest {
+        cid: conn.cid,
+        kind: ConnectionKind::Client,
+        remote: conn.remote,
+        tls,
+        nonce: nonce.map(str::to_owned),
+        connect: connect.clone(),
+    };
+    let answer = session.shared.authenticator.authenticate(request);
+    let answer = tokio::select! {
+        answer = tokio::time::timeout_at(deadline, answer) => answer,
+        () = poll_fn(|cx| conn.poll_closing(cx)) => return None,
+    };
+    match answer {
+        Ok(Ok(grant)) => Some(grant),
+        Ok(Err(refusal)) => {
+            session.refuse(&refusal, VIOLATION, FAILURE);
+            None
+        }
+        Err(_) => {
+            let refusal = Refusal {
+                reason: "auth_timeout",
+                detail: "the authenticator did not answer in time".to_owned(),
+                claimed: Some(connect.name.clone()).filter(|name| !name.is_empty()),
+            };
+            session.refuse(&refusal, "Authentication Timeout", "Authentication Timeout");
+            None
+        }
+    }
+}
+
+/// Checks what the broker itself knows about a grant: account, time, claim, account limit.
+async fn admit(session: &Session, grant: Grant) -> Option<(u32, Arc<Grant>)> {
+    let shared = &session.shared;
+    let conn = &session.conn;
+    let claimed = grant.claim.as_ref().map(|claim| claim.key.clone());
+    let refuse = |reason, detail| {
+        session.refuse(&Refusal { reason, detail, claimed: claimed.clone() }, VIOLATION, FAILURE);
+    };
+    let Some(account) = shared.account_number(&grant.account) else {
+        refuse("unknown_account", format!("the grant names account {:?}, which is not configured", grant.account));
+        return None;
+    };
+    if grant.expires_at.is_some_and(|at| at <= SystemTime::now()) {
+        refuse("expired", "the grant was over before it began".to_owned());
+        return None;
+    }
+    if let Some(claim) = &grant.claim {
+        let taken = tokio::select! {
+            taken = shared.claims.take(account, claim, conn) => taken,
+            () = poll_fn(|cx| conn.poll_closing(cx)) => return None,
+        };
+        if let Err(held) = taken {
+            let detail = format!("{:?} is held by connection {}, which answered a PING", claim.key, held.holder);
+            refuse("claim_held", detail);
+            return None;
+        }
+    }
+    let has_place = session.grant().is_some_and(|(now, _)| now == account);
+    let runtime = &shared.accounts[account as usize];
+    let entered = has_place
+        || runtime
+            .connections
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < runtime.max_connections).then_some(now + 1))
+            .is_ok();
+    if !entered {
+        if let Some(claim) = &grant.claim {
+            shared.claims.release(account, &claim.key, conn);
+        }
+        let refusal = Refusal {
+            reason: "account_connections",
+            detail: format!("account {} is full with {} connections", runtime.name, runtime.max_connections),
+            claimed,
+        };
+        session.refuse(&refusal, "maximum account active connections exceeded", "Maximum Account Connections Exceeded");
+        return None;
+    }
+    Some((account, Arc::new(grant)))
+}
+
+/// Ends what a connection had before a further CONNECT.
+fn retire(session: &Session, account: u32, grant: &Grant) {
+    let Some((old_account, old)) = session.grant() else {
+        return;
+    };
+    let shared = &session.shared;
+    // The first CONNECT keeps subscriptions that were made before it in the same account.
+    if session.is_connected || old_account != account {
+        shared.end_subscriptions(&session.conn);
+    }
+    if old_account != account {
+        shared.accounts[old_account as usize].connections.fetch_sub(1, Ordering::AcqRel);
+    }
+    if let Some(claim) = &old.claim
+        && (old_account != account || grant.claim.as_ref().is_none_or(|new| new.key != claim.key))
+    {
+        shared.claims.release(old_account, &claim.key, &session.conn);
+    }
+    if session.is_connected {
+        shared.observer.disconnected(session.conn.cid, old, "Authenticated Again");
+    }
+}
+
+/// Takes an ending connection out of everything.
+pub(crate) fn leave(session: &Session) {
+    let shared = &session.shared;
+    let conn = &session.conn;
+    let subscriptions = conn.rare.lock().subs.len();
+    shared.end_subscriptions(conn);
+    if shared.conns.lock().remove(&conn.cid).is_none() {
+        // Never admitted.
+        return;
+    }
+    if let Some((account, grant)) = session.grant() {
+        shared.accounts[account as usize].connections.fetch_sub(1, Ordering::AcqRel);
+        if let Some(claim) = &grant.claim {
+            shared.claims.release(account, &claim.key, conn);
+        }
+        if session.is_connected {
+            let reason = conn.rare.lock().close.clone().unwrap_or_default();
+            shared.observer.disconnected(conn.cid, grant, &reason);
+        }
+    }
+    let outbox = conn.outbox.lock();
+    let (messages, bytes) = (outbox.messages, outbox.bytes);
+    drop(outbox);
+    let totals = &shared.ended;
+    totals.out_messages.fetch_add(messages, Ordering::Relaxed);
+    totals.out_bytes.fetch_add(bytes, Ordering::Relaxed);
+    totals.in_messages.fetch_add(conn.in_messages.load(Ordering::Relaxed), Ordering::Relaxed);
+    totals.in_bytes.fetch_add(conn.in_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    let most = shared.config.max_closed_connections;
+    if most > 0 {
+        let entry = ClosedConnection::new(shared, conn, subscriptions);
+        let mut closed = shared.closed.lock();
+        if closed.len() >= most {
+            closed.pop_front();
+        }
+        closed.push_back(entry);
+    }
+}

@@ -1,0 +1,387 @@
+//! Starting, holding and stopping a broker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use nats_proto::subject::{is_valid_filter, is_valid_publish};
+use nats_proto::{HeaderMap, encode};
+use smallvec::SmallVec;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::account;
+use crate::auth::{Authenticator, Observer, PublishGuard};
+use crate::config::{AccountConfig, BrokerConfig, StartError};
+use crate::conn::{Conn, Hub, flag};
+use crate::local::{LocalSink, LocalSubscription};
+use crate::route::{Message, Router, Run, Tick};
+use crate::shared::{RunningListener, Shared, new_server_id};
+use crate::subscription::{Sid, Sink, Subscription};
+use crate::timers::{Timer, Timers};
+
+/// Connections that may wait to be accepted: a whole fleet reconnects at once.
+const BACKLOG: i32 = 4096;
+/// How long a stopping broker waits for its connections to drain.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A handle to a running broker. Clones refer to the same broker; it runs until [`Broker::shutdown`].
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("server_id", &self.shared.server_id).finish_non_exhaustive()
+    }
+}
+
+/// Why a message or subscription from inside was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LocalError {
+    /// There is no such account.
+    #[error("there is no account {0:?}")]
+    UnknownAccount(String),
+    /// Not a subject or filter.
+    #[error("{0:?} is not a valid subject")]
+    BadSubject(String),
+    /// More than `max_payload`.
+    #[error("a message of {size} bytes is larger than max_payload {max}")]
+    TooLarge {
+        /// Size of headers and payload.
+        size: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// One connection, as [`Broker::connections`] lists it.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// Connection id.
+    pub cid: u64,
+    /// Address of the peer.
+    pub remote: Option<SocketAddr>,
+    /// Connection name from CONNECT.
+    pub name: String,
+    /// User from the grant.
+    pub user: Option<String>,
+    /// Tag from the grant.
+    pub tag: Option<Arc<str>>,
+    /// When it was accepted.
+    pub started: SystemTime,
+    /// Its subscriptions.
+    pub subscriptions: Vec<String>,
+}
+
+impl Broker {
+    /// Opens the listeners and starts serving on the current tokio runtime.
+    ///
+    /// # Errors
+    /// A listener cannot be opened, or the accounts do not fit together; nothing runs then.
+    pub fn start(
+        config: BrokerConfig,
+        accounts: Vec<AccountConfig>,
+        authenticator: Arc<dyn Authenticator>,
+        guards: Vec<Arc<dyn PublishGuard>>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(StartError::NoRuntime);
+        }
+        if config.max_payload > config.max_pending {
+            return Err(StartError::PayloadAbovePending {
+                max_payload: config.max_payload,
+                max_pending: config.max_pending,
+            });
+        }
+        let (accounts, names) = account::build(
+            &accounts,
+            &guards,
+            config.max_payload,
+            config.max_service_requests,
+            config.system_account.as_deref(),
+        )?;
+        let hub = Arc::new(Hub {
+            timers: Timers::new(),
+            max_pending: config.max_pending,
+            write_deadline_ms: config.write_deadline.as_millis() as u64,
+            slow_consumers: AtomicU64::new(0),
+            stale_connections: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
+        });
+        let mut sockets = Vec::new();
+        let mut listeners = Vec::new();
+        for listener in &config.listen {
+            let failed = |source| StartError::Listen { addr: listener.addr, source };
+            let socket = listen(listener.addr).map_err(failed)?;
+            let addr = socket.local_addr().map_err(failed)?;
+            listeners.push(RunningListener { addr, tls: ArcSwapOption::new(listener.tls.clone()) });
+            sockets.push(socket);
+        }
+        let shared = Arc::new(Shared::new(config, accounts, names, authenticator, observer, hub, new_server_id()));
+        shared.listeners.set(listeners).expect("the listeners are set once");
+        shared.tasks.spawn(watch_timers(Arc::clone(&shared)));
+        for (number, socket) in sockets.into_iter().enumerate() {
+            shared.tasks.spawn(accept(Arc::clone(&shared), socket, number));
+        }
+        Ok(Self { shared })
+    }
+
+    /// The address of a listener, by its position in the configuration.
+    pub fn local_addr(&self, listener: usize) -> Option<SocketAddr> {
+        self.shared.listeners().get(listener).map(|listener| listener.addr)
+    }
+
+    /// The generated id of this broker.
+    pub fn server_id(&self) -> &str {
+        &self.shared.server_id
+    }
+
+    /// New TLS settings for connections from now on; established ones keep theirs. `false`: no such listener, or one
+    /// without TLS, which never gets it later.
+    pub fn set_tls(&self, listener: usize, config: Arc<rustls::ServerConfig>) -> bool {
+        match self.shared.listeners().get(listener) {
+            Some(listener) if listener.tls.load().is_some() => {
+                listener.tls.store(Some(config));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Publishes from inside: no permissions, no guards, no 503.
+    ///
+    /// # Errors
+    /// See [`LocalError`].
+    pub fn publish(
+        &self,
+        account: &str,
+        subject: &str,
+        reply: Option<&str>,
+        headers: Option<&HeaderMap>,
+        payload: &[u8],
+    ) -> Result<(), LocalError> {
+        let number =
+            self.shared.account_number(account).ok_or_else(|| LocalError::UnknownAccount(account.to_owned()))?;
+        if !is_valid_publish(subject) {
+            return Err(LocalError::BadSubject(subject.to_owned()));
+        }
+        if let Some(reply) = reply
+            && !is_valid_publish(reply)
+        {
+            return Err(LocalError::BadSubject(reply.to_owned()));
+        }
+        let mut content = Vec::new();
+        if let Some(headers) = headers.filter(|headers| !headers.is_empty()) {
+            headers.write_to(&mut content);
+        }
+        let header_len = content.len();
+        content.extend_from_slice(payload);
+        let max = self.shared.config.max_payload;
+        if content.len() > max {
+            return Err(LocalError::TooLarge { size: content.len(), max });
+        }
+        let mut tail = Vec::with_capacity(content.len() + 48);
+        encode::message_tail(&mut tail, reply.map(str::as_bytes), (header_len > 0).then_some(header_len), &content);
+        let message = Message { reply, header_len, content: &content, tail: &tail };
+        // A tick of its own: observers and guards may publish while a connection is being served.
+        let mut tick = Tick::new(rand::random());
+        tick.now = self.shared.hub.timers.now();
+        let run = Run { subject, messages: std::slice::from_ref(&message) };
+        let mut router = Router { shared: &self.shared, tick: &mut tick, source: None, echo: true };
+        router.route(number, &mut None, &run, 1);
+        tick.finish(&self.shared, &mut SmallVec::new());
+        Ok(())
+    }
+
+    /// Subscribes from inside. At most `capacity` messages wait for the reader; more are dropped and counted.
+    ///
+    /// # Errors
+    /// See [`LocalError`].
+    pub fn subscribe(&self, account: &str, filter: &str, capacity: usize) -> Result<LocalSubscription, LocalError> {
+        let number =
+            self.shared.account_number(account).ok_or_else(|| LocalError::UnknownAccount(account.to_owned()))?;
+        if !is_valid_filter(filter) {
+            return Err(LocalError::BadSubject(filter.to_owned()));
+        }
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let dropped = Arc::new(AtomicU64::new(0));
+        let mut index = self.shared.accounts[number as usize].index.write();
+        let subscription = Arc::new(Subscription {
+            sink: Sink::Local(LocalSink { sender, dropped: Arc::clone(&dropped) }),
+            sid: Sid::new(b""),
+            account: number,
+            slot: AtomicU32::new(0),
+            filter: index.intern(filter),
+            queue: None,
+            filtered_by: None,
+            max: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        });
+        index.add(&subscription);
+        drop(index);
+        Ok(LocalSubscription {
+            receiver,
+            dropped,
+            subscription: Arc::downgrade(&subscription),
+            shared: Arc::downgrade(&self.shared),
+        })
+    }
+
+    /// Ends a connection; `false` when there is none of this id. The reason shows in monitoring and to the observer.
+    pub fn kick(&self, cid: u64, reason: &str) -> bool {
+        let Some(conn) = self.shared.conn(cid) else {
+            return false;
+        };
+        conn.close(reason.to_owned());
+        true
+    }
+
+    /// The connections of an account, oldest first.
+    pub fn connections(&self, account: &str) -> Vec<ConnectionInfo> {
+        let Some(number) = self.shared.account_number(account) else {
+            return Vec::new();
+        };
+        let conns = self.shared.all_conns();
+        conns.iter().filter_map(|conn| connection_info(conn, number)).collect()
+    }
+
+    /// Stops accepting, ends all connections after what waits for them was written, and returns when all is done.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        for conn in self.shared.all_conns() {
+            conn.close("Server Shutdown");
+        }
+        self.end_local_subscriptions();
+        self.shared.tasks.close();
+        if tokio::time::timeout(STOP_DEADLINE, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("connections did not end within {STOP_DEADLINE:?}");
+        }
+    }
+
+    /// Receivers inside this process see the end of their stream.
+    fn end_local_subscriptions(&self) {
+        for account in &self.shared.accounts {
+            let mut local = Vec::new();
+            account.index.read().for_each(|sub| {
+                if sub.conn().is_none() {
+                    local.push(Arc::clone(sub));
+                }
+            });
+            for sub in local {
+                self.shared.end_subscription(&sub);
+            }
+        }
+    }
+}
+
+fn connection_info(conn: &Arc<Conn>, account: u32) -> Option<ConnectionInfo> {
+    let rare = conn.rare.lock();
+    if rare.account != Some(account) {
+        return None;
+    }
+    Some(ConnectionInfo {
+        cid: conn.cid,
+        remote: conn.remote,
+        name: rare.about.as_ref().map(|about| about.name.clone()).unwrap_or_default(),
+        user: rare.grant.as_ref().and_then(|grant| grant.user.clone()),
+        tag: rare.grant.as_ref().and_then(|grant| grant.tag.clone()),
+        started: conn.started,
+        subscriptions: rare.subs.iter().map(|sub| sub.filter.to_string()).collect(),
+    })
+}
+
+fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // Restarts must not wait for old connections to time out.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((socket, remote)) => {
+                shared.tasks.spawn(crate::connection::serve(Arc::clone(&shared), socket, remote, number));
+            }
+            Err(error) => {
+                // Mostly out of file descriptors: others end and free some.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Carries out the deadlines of established connections.
+async fn watch_timers(shared: Arc<Shared>) {
+    let mut due = Vec::new();
+    loop {
+        tokio::select! {
+            () = shared.hub.timers.due(&mut due) => {}
+            () = shared.stop.cancelled() => return,
+        }
+        let now = shared.hub.timers.now();
+        for (cid, timer) in due.drain(..) {
+            let Some(conn) = shared.conn(cid).filter(|conn| !conn.has(flag::CLOSING)) else { continue };
+            match timer {
+                Timer::Ping => ping(&shared, &conn, now),
+                Timer::Write => {
+                    if conn.is_past_write_deadline(now) {
+                        conn.drop_slow("Slow Consumer (Write Deadline)");
+                    }
+                }
+                Timer::Expiry => expire(&shared, &conn, now),
+            }
+        }
+    }
+}
+
+/// Asks a silent client whether it lives, or ends it when it did not answer often enough.
+fn ping(shared: &Shared, conn: &Conn, now: u64) {
+    let interval = shared.config.ping_interval.as_millis() as u64;
+    shared.hub.timers.at(now + interval, conn.cid, Timer::Ping);
+    let is_silent = now.saturating_sub(conn.last_in.load(Ordering::Relaxed)) >= interval;
+    let lacks_round_trip = conn.rtt_us.load(Ordering::Relaxed) == 0 && conn.has(flag::CONNECTED);
+    if !is_silent {
+        conn.pings_out.store(0, Ordering::Relaxed);
+        if !lacks_round_trip {
+            return;
+        }
+    }
+    if conn.pings_out.load(Ordering::Relaxed) + 1 > shared.config.ping_max {
+        shared.hub.stale_connections.fetch_add(1, Ordering::Relaxed);
+        conn.fail("Stale Connection", "Stale Connection");
+        return;
+    }
+    conn.pings_out.fetch_add(1, Ordering::Relaxed);
+    conn.ping_sent.store(now, Ordering::Relaxed);
+    conn.append(|out| out.extend_from_slice(encode::PING));
+    conn.flush();
+}
+
+fn expire(shared: &Shared, conn: &Conn, now: u64) {
+    // A further CONNECT may have brought a later end.
+    let expires_at = conn.rare.lock().grant.as_ref().and_then(|grant| grant.expires_at);
+    let Some(at) = expires_at else { return };
+    match at.duration_since(SystemTime::now()) {
+        Ok(left) if !left.is_zero() => {
+            shared.hub.timers.at(now + (left.as_millis() as u64).max(1), conn.cid, Timer::Expiry);
+        }
+        _ => conn.fail("User Authentication Expired", "Authentication Expired"),
+    }
+}

@@ -1,0 +1,118 @@
+//! Names that only one live connection may hold (DESIGN §6: identity bound at connect).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nats_proto::encode;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::auth::ExclusiveClaim;
+use crate::conn::{Conn, flag};
+
+/// Held claims by account and name.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    held: Mutex<FxHashMap<(u32, Box<str>), Arc<Conn>>>,
+    /// Told whenever a probed holder sent something or a claim came free.
+    moved: Notify,
+}
+
+/// The present holder lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Connection of the holder.
+    pub(crate) holder: u64,
+}
+
+impl Claims {
+    /// Takes a claim for `conn`. While another connection holds it, that one gets a PING: any byte from it within
+    /// the probe time keeps the claim, silence ends it.
+    pub(crate) async fn take(&self, account: u32, claim: &ExclusiveClaim, conn: &Arc<Conn>) -> Result<(), Held> {
+        loop {
+            let Some(holder) = self.try_take(account, &claim.key, conn) else {
+                return Ok(());
+            };
+            if self.lives(&holder, claim.probe).await {
+                return Err(Held { holder: holder.cid });
+            }
+            // Still the same silent holder: it goes. Somebody else by now: that one is probed in turn.
+            if self.replace(account, &claim.key, &holder, conn) {
+                holder.close("Claim Taken Over");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a free claim; otherwise gives the holder.
+    fn try_take(&self, account: u32, key: &str, conn: &Arc<Conn>) -> Option<Arc<Conn>> {
+        let mut held = self.held.lock();
+        let slot = held.entry((account, key.into())).or_insert_with(|| Arc::clone(conn));
+        if Arc::ptr_eq(slot, conn) {
+            return None;
+        }
+        if slot.has(flag::CLOSING) {
+            *slot = Arc::clone(conn);
+            return None;
+        }
+        Some(Arc::clone(slot))
+    }
+
+    fn replace(&self, account: u32, key: &str, holder: &Arc<Conn>, conn: &Arc<Conn>) -> bool {
+        let mut held = self.held.lock();
+        let Some(slot) = held.get_mut(&(account, Box::from(key))) else {
+            return false;
+        };
+        if !Arc::ptr_eq(slot, holder) {
+            return false;
+        }
+        *slot = Arc::clone(conn);
+        true
+    }
+
+    /// Whether any byte comes from the holder within the time.
+    async fn lives(&self, holder: &Arc<Conn>, probe: Duration) -> bool {
+        let deadline = Instant::now() + probe;
+        let before = holder.reads_seen();
+        holder.set(flag::PROBED);
+        holder.append(|out| out.extend_from_slice(encode::PING));
+        holder.flush();
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if holder.reads_seen() != before {
+                return true;
+            }
+            if holder.has(flag::CLOSING) || tokio::time::timeout_at(deadline, moved).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// A connection that is being probed sent something.
+    pub(crate) fn heard(&self) {
+        self.moved.notify_waiters();
+    }
+
+    /// Gives a claim back, if `conn` still holds it.
+    pub(crate) fn release(&self, account: u32, key: &str, conn: &Arc<Conn>) {
+        let mut held = self.held.lock();
+        let key = (account, Box::from(key));
+        if held.get(&key).is_some_and(|holder| Arc::ptr_eq(holder, conn)) {
+            held.remove(&key);
+        }
+        drop(held);
+        self.moved.notify_waiters();
+    }
+}
+
+impl Conn {
+    /// A number that changes with every read from the socket.
+    fn reads_seen(&self) -> u64 {
+        self.reads.load(Ordering::Acquire)
+    }
+}

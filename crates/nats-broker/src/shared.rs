@@ -1,0 +1,198 @@
+//! The running broker: everything that its connections, timers and handles share.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use rand::Rng;
+use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::account::{Account, AccountNames};
+use crate::auth::{Authenticator, Observer};
+use crate::claims::Claims;
+use crate::config::BrokerConfig;
+use crate::conn::{Conn, Hub};
+use crate::monitor::ClosedConnection;
+use crate::subscription::Subscription;
+
+/// A listening socket as it runs.
+#[derive(Debug)]
+pub(crate) struct RunningListener {
+    pub(crate) addr: SocketAddr,
+    /// TLS for connections from now on.
+    pub(crate) tls: ArcSwapOption<rustls::ServerConfig>,
+}
+
+/// Counters of connections that have ended.
+#[derive(Debug, Default)]
+pub(crate) struct EndedTotals {
+    pub(crate) in_messages: AtomicU64,
+    pub(crate) in_bytes: AtomicU64,
+    pub(crate) out_messages: AtomicU64,
+    pub(crate) out_bytes: AtomicU64,
+}
+
+/// The running broker.
+pub(crate) struct Shared {
+    pub(crate) config: BrokerConfig,
+    pub(crate) server_id: String,
+    pub(crate) server_name: String,
+    pub(crate) started: SystemTime,
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) account_names: AccountNames,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) claims: Claims,
+    pub(crate) conns: Mutex<FxHashMap<u64, Arc<Conn>>>,
+    pub(crate) closed: Mutex<VecDeque<ClosedConnection>>,
+    pub(crate) ended: EndedTotals,
+    pub(crate) total_connections: AtomicU64,
+    next_cid: AtomicU64,
+    pub(crate) system_sequence: AtomicU64,
+    pub(crate) listeners: OnceLock<Vec<RunningListener>>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) http_requests: Mutex<std::collections::BTreeMap<&'static str, u64>>,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "assembles the parts that Broker::start was given")]
+    pub(crate) fn new(
+        config: BrokerConfig,
+        accounts: Vec<Account>,
+        account_names: AccountNames,
+        authenticator: Arc<dyn Authenticator>,
+        observer: Arc<dyn Observer>,
+        hub: Arc<Hub>,
+        server_id: String,
+    ) -> Self {
+        let server_name = if config.server_name.is_empty() { server_id.clone() } else { config.server_name.clone() };
+        Self {
+            server_id,
+            server_name,
+            started: SystemTime::now(),
+            accounts,
+            account_names,
+            authenticator,
+            observer,
+            hub,
+            claims: Claims::default(),
+            conns: Mutex::new(FxHashMap::default()),
+            closed: Mutex::new(VecDeque::new()),
+            ended: EndedTotals::default(),
+            total_connections: AtomicU64::new(0),
+            next_cid: AtomicU64::new(0),
+            system_sequence: AtomicU64::new(0),
+            listeners: OnceLock::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            http_requests: Mutex::default(),
+            config,
+        }
+    }
+
+    pub(crate) fn listeners(&self) -> &[RunningListener] {
+        self.listeners.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// A connection id, unique in this broker's life.
+    pub(crate) fn next_cid(&self) -> u64 {
+        self.next_cid.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn account_number(&self, name: &str) -> Option<u32> {
+        self.account_names.get(name).copied()
+    }
+
+    pub(crate) fn conn(&self, cid: u64) -> Option<Arc<Conn>> {
+        self.conns.lock().get(&cid).cloned()
+    }
+
+    /// All connections, oldest first.
+    pub(crate) fn all_conns(&self) -> Vec<Arc<Conn>> {
+        let mut all: Vec<Arc<Conn>> = self.conns.lock().values().cloned().collect();
+        all.sort_unstable_by_key(|conn| conn.cid);
+        all
+    }
+
+    /// Adds a connection unless there are too many.
+    pub(crate) fn admit(&self, conn: &Arc<Conn>) -> bool {
+        self.total_connections.fetch_add(1, Ordering::Relaxed);
+        let mut conns = self.conns.lock();
+        if conns.len() >= self.config.max_connections {
+            return false;
+        }
+        conns.insert(conn.cid, Arc::clone(conn));
+        true
+    }
+
+    /// Takes a subscription out of the index and of its connection's table.
+    pub(crate) fn end_subscription(&self, sub: &Arc<Subscription>) {
+        sub.ended.store(true, Ordering::Relaxed);
+        self.accounts[sub.account as usize].index.write().remove(sub);
+        if let Some(conn) = sub.conn() {
+            conn.rare.lock().subs.remove_same(sub);
+        }
+    }
+
+    /// Takes all subscriptions of a connection out.
+    pub(crate) fn end_subscriptions(&self, conn: &Arc<Conn>) {
+        let subs = conn.rare.lock().subs.take_all();
+        let Some(first) = subs.first() else { return };
+        let mut index = self.accounts[first.account as usize].index.write();
+        for sub in &subs {
+            sub.ended.store(true, Ordering::Relaxed);
+            index.remove(sub);
+        }
+    }
+
+    /// The `server` object of `$SYS` answers.
+    pub(crate) fn server_object(&self, now: SystemTime) -> Value {
+        json!({
+            "name": self.server_name,
+            "host": self.host(),
+            "id": self.server_id,
+            "ver": self.config.version,
+            "jetstream": false,
+            "flags": 0,
+            "seq": self.system_sequence.fetch_add(1, Ordering::Relaxed) + 1,
+            "time": crate::monitor::rfc3339(now),
+        })
+    }
+
+    /// Host and port that clients are told.
+    pub(crate) fn advertised(&self, listener: usize) -> (String, u16) {
+        if let Some(advertise) = &self.config.client_advertise {
+            return match advertise.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+                Some((host, Ok(port))) => (host.trim_matches(['[', ']']).to_owned(), port),
+                _ => (advertise.clone(), self.listeners().get(listener).map_or(0, |listener| listener.addr.port())),
+            };
+        }
+        match self.listeners().get(listener) {
+            Some(listener) => (listener.addr.ip().to_string(), listener.addr.port()),
+            None => (String::new(), 0),
+        }
+    }
+
+    pub(crate) fn host(&self) -> String {
+        self.advertised(0).0
+    }
+}
+
+/// `N` and 55 random characters: the form of nats-server's ids.
+pub(crate) fn new_server_id() -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let mut random = rand::rng();
+    let mut id = String::with_capacity(56);
+    id.push('N');
+    id.extend((0..55).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])));
+    id
+}
