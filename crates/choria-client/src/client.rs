@@ -139,6 +139,11 @@ impl Client {
         }
     }
 
+    /// Waits until the client is cancelled.
+    pub async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+
     /// Ends the connection after everything was sent.
     pub async fn close(&self) {
         self.connection.close().await;

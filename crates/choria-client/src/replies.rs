@@ -250,3 +250,58 @@ impl RequestStats {
         if self.failed > 0 || !self.no_responses.is_empty() { Outcome::Partial } else { Outcome::AllOk }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Nothing that a replier sends can do more than be refused.
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let mut set = ReplySet::new("id", "rpcutil", Expected::Nodes(vec!["n1".to_owned()]));
+            prop_assert!(set.take(&bytes).is_err());
+            prop_assert_eq!((set.answered(), set.refused()), (0, 1));
+        }
+
+        /// A body of any text becomes a reply, good or failed.
+        #[test]
+        fn any_body_is_survived(message in ".*") {
+            let envelope = v1::ReplyEnvelope {
+                request_id: "0".repeat(32),
+                sender_id: "n1".to_owned(),
+                agent: "rpcutil".to_owned(),
+                time: 1,
+            };
+            let reply = rpc_reply(v1::Reply { message, envelope });
+            prop_assert_eq!(reply.sender, "n1");
+        }
+    }
+
+    fn stats(discovered: usize, ok: usize, failed: usize) -> RequestStats {
+        RequestStats {
+            request_id: String::new(),
+            no_responses: vec!["x".to_owned(); discovered - ok - failed],
+            unexpected_responses: Vec::new(),
+            discovered,
+            failed,
+            ok,
+            responses: ok + failed,
+            publish_time: 0,
+            request_time: 0,
+            discover_time: 0,
+            start_time_utc: String::new(),
+        }
+    }
+
+    /// Spec 05 §11, exit statuses.
+    #[test]
+    fn outcomes_follow_the_table() {
+        assert_eq!(stats(3, 3, 0).outcome(true), Outcome::AllOk);
+        assert_eq!(stats(3, 2, 1).outcome(true), Outcome::Partial);
+        assert_eq!(stats(3, 2, 0).outcome(true), Outcome::Partial);
+        assert_eq!(stats(3, 0, 0).outcome(true), Outcome::NoReplies);
+        assert_eq!(stats(0, 0, 0).outcome(false), Outcome::Nobody);
+    }
+}
