@@ -7,8 +7,29 @@
 //! | Module | What |
 //! |---|---|
 //! | [`policy`] | the connection decision, a pure function with one module per kind of connection |
+//! | `authenticator` | a CONNECT of the network broker as facts for the policy |
 //! | [`guard`] | unprovisioned nodes announce only themselves |
+//! | `accounts` | `system`, `choria`, `provisioning` and what crosses between them |
+//! | [`settings`] | the configuration, read and checked as a whole |
+//! | `watch`, `loglimit`, [`refused_event`] | counters, log lines and events about refusals |
+//! | `metrics`, `stats`, `process` | Prometheus, the statistics port, figures of this process |
+//! | [`service`] | start, reload, drain |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accounts;
+mod authenticator;
+mod error;
 pub mod guard;
+mod loglimit;
+mod metrics;
 pub mod policy;
+mod process;
+pub mod refused_event;
+pub mod service;
+pub mod settings;
+mod stats;
+mod watch;
+
+pub use error::{ReloadError, RunError, SettingsError, StartError};
+pub use service::{Handle, Service};
+pub use settings::Options;

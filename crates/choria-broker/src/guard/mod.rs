@@ -152,4 +152,13 @@ mod tests {
         assert_eq!(check(None, STARTUP, event("n2.example.net").to_plain()), Ok(()));
         assert_eq!(check(None, DATA, "anything"), Ok(()));
     }
+
+    proptest::proptest! {
+        /// No bytes stop the broker, and none that are not the node's own words pass.
+        #[test]
+        fn bytes_that_are_no_message_are_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            proptest::prop_assert!(check(Some(NODE), STARTUP, &bytes).is_err());
+            proptest::prop_assert!(check(Some(NODE), DATA, &bytes).is_err());
+        }
+    }
 }

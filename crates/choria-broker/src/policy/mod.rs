@@ -341,4 +341,35 @@ mod tests {
         texts.dedup();
         assert_eq!(texts.len(), Reason::ALL.len());
     }
+
+    mod properties {
+        use proptest::option::of;
+        use proptest::prelude::*;
+
+        use super::*;
+
+        proptest! {
+            /// Whatever a stranger writes into CONNECT, it never panics and never opens an account.
+            #[test]
+            fn strangers_get_nowhere(
+                name in of(".*"),
+                user in of("provisioner|system|.*"),
+                password in of(".*"),
+                token in of(".+|[A-Za-z0-9_-]{1,40}\\.[A-Za-z0-9_-]{1,40}\\.[A-Za-z0-9_-]{0,40}"),
+                now in any::<i64>(),
+            ) {
+                let key = choria_tokens::SigningKey::from_seed(choria_tokens::Seed::from_bytes([3; 32]));
+                let mut inputs = inputs();
+                inputs.provisioning.as_mut().unwrap().signer = Some(Arc::new(key.verification_key()));
+                let facts = ConnectFacts {
+                    name: name.as_deref(),
+                    user: user.as_deref(),
+                    password: password.as_deref(),
+                    token: token.as_deref(),
+                    ..facts()
+                };
+                prop_assert!(decide(&inputs, &facts, now).is_err());
+            }
+        }
+    }
 }

@@ -89,8 +89,74 @@ fn bound_name<'a>(facts: &ConnectFacts<'a>) -> Result<&'a str, PolicyRefusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use choria_tokens::{ProvisioningRequest, Seed, SigningKey, issue_provisioning};
+
     use super::super::testing::{facts, inputs};
     use super::*;
+
+    const NOW: i64 = 1_795_170_700;
+
+    /// Inputs whose signer signed the returned token, which is valid for a minute.
+    fn signed(allow_unbound_nodes: bool) -> (PolicyInputs, String) {
+        let key = SigningKey::from_seed(Seed::from_bytes([7; 32]));
+        let request = ProvisioningRequest {
+            urls: "nats://b.example.net:4222".into(),
+            validity: Some(Duration::from_secs(60)),
+            ..ProvisioningRequest::new("s3cret")
+        };
+        let token = issue_provisioning(&request, &key, NOW).unwrap();
+        let mut inputs = inputs();
+        let provisioning = inputs.provisioning.as_mut().unwrap();
+        provisioning.signer = Some(Arc::new(key.verification_key()));
+        provisioning.allow_unbound_nodes = allow_unbound_nodes;
+        (inputs, token)
+    }
+
+    #[test]
+    fn design6_a_node_is_bound_to_the_name_it_connects_with() {
+        for allow_unbound_nodes in [false, true] {
+            let (inputs, token) = signed(allow_unbound_nodes);
+            let facts = ConnectFacts { name: Some("N1.example.net"), ..facts() };
+            let grant = decide(&inputs, &facts, &token, NOW).unwrap();
+            assert_eq!(grant.account, Account::Provisioning);
+            assert_eq!(grant.user.as_deref(), Some("[REDACTED]"));
+            assert_eq!(grant.permissions, permissions::bound_node("N1.example.net"));
+            assert_eq!(grant.claim.as_deref(), Some("n1.example.net"));
+            assert_eq!(grant.tag.as_deref(), Some("N1.example.net"));
+            assert_eq!(grant.expires_at, Some(NOW + 60));
+        }
+    }
+
+    #[test]
+    fn nodes_without_a_usable_name_need_the_compatibility_setting() {
+        for name in [None, Some("not a name"), Some("a.>")] {
+            let facts = ConnectFacts { name, ..facts() };
+            let (inputs, token) = signed(false);
+            assert!(decide(&inputs, &facts, &token, NOW).is_err(), "{name:?}");
+            let (inputs, token) = signed(true);
+            let grant = decide(&inputs, &facts, &token, NOW).unwrap();
+            assert_eq!(grant.permissions, permissions::unbound_node(), "{name:?}");
+            assert_eq!((grant.claim, grant.tag, grant.expires_at), (None, None, Some(NOW + 60)));
+        }
+    }
+
+    #[test]
+    fn a_bad_token_is_told_apart_and_never_shown() {
+        let (inputs, token) = signed(true);
+        let tampered = format!("{}x", &token[..token.len() - 1]);
+        for (token, now, reason) in [
+            (&token, NOW + 60, Reason::TokenExpired),
+            (&token, NOW - 60, Reason::TokenNotYetValid),
+            (&tampered, NOW, Reason::TokenSignatureWrong),
+            (&"xxx".to_owned(), NOW, Reason::MalformedToken),
+        ] {
+            let refusal = decide(&inputs, &facts(), token, now).unwrap_err();
+            assert_eq!(refusal.reason, reason, "{refusal}");
+            assert!(!refusal.detail.contains(&token[token.len() - 3..]) && !refusal.detail.contains("s3cret"));
+        }
+    }
 
     fn named(name: Option<&'static str>) -> ConnectFacts<'static> {
         ConnectFacts { name, ..facts() }

@@ -56,11 +56,28 @@ pub(super) fn verify(token: &str, signer: &VerificationKey, now: i64) -> Result<
         };
         (reason, format!("provisioning token refused: {error}"))
     })?;
-    let exp = claims.exp.ok_or_else(|| {
+    ends_at(claims.exp, claims.issexp).ok_or_else(|| {
         (
             Reason::TokenWithoutExpiry,
             "provisioning token without exp; issue one that ends, it is a secret that every new node shares".to_owned(),
         )
-    })?;
-    Ok(claims.issexp.map_or(exp, |issexp| issexp.min(exp)))
+    })
+}
+
+fn ends_at(exp: Option<i64>, issexp: Option<i64>) -> Option<i64> {
+    exp.map(|exp| issexp.map_or(exp, |issexp| issexp.min(exp)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_ends_with_the_earlier_of_token_and_issuer() {
+        assert_eq!(ends_at(Some(10), None), Some(10));
+        assert_eq!(ends_at(Some(10), Some(7)), Some(7));
+        assert_eq!(ends_at(Some(10), Some(12)), Some(10));
+        assert_eq!(ends_at(None, Some(12)), None);
+        assert_eq!(ends_at(None, None), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! The golden rows of `testdata/broker` as the policy function's inputs.
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use choria_broker::policy::{ClientHosts, PolicyInputs, ProvisioningInputs, Secret, SystemUser};
@@ -14,13 +14,8 @@ pub const NOW: i64 = 1_795_170_700;
 pub const CLIENT_PASSWORD: &str = "the password of user provisioner";
 pub const SYSTEM_PASSWORD: &str = "the password of the system user";
 
-pub fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/broker").join(name)
-}
-
 pub fn text(name: &str) -> String {
-    let path = path(name);
-    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    choria_testkit::golden::text(&format!("broker/{name}"))
 }
 
 pub fn lines<T: DeserializeOwned>(name: &str) -> Vec<T> {

@@ -1,0 +1,213 @@
+//! The broker's Prometheus metrics (spec 02 §9), kept in a recorder of their own: no global state, so several
+//! brokers can live in one process.
+//!
+//! Names, labels and types of the `choria_network_*` family and of `choria_build_info` are the original's, word for
+//! word. Ours are named `choria_broker_*` and count what the original never counted (spec 02, sharp edge 31).
+
+use std::time::SystemTime;
+
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::process::{ProcessFigures, unix_seconds};
+
+/// Connections refused, by reason.
+pub const REFUSED: &str = "choria_broker_refused";
+/// Connections accepted, by account.
+pub const ACCEPTED: &str = "choria_broker_accepted";
+/// Publishes and subscriptions refused after CONNECT, by reason.
+pub const VIOLATIONS: &str = "choria_broker_violations";
+/// Claims of a node's name, by result: `granted`, `held`, `released`, `taken_over`.
+pub const CLAIMS: &str = "choria_broker_claims";
+/// Reloads of the configuration, by result: `done`, `failed`.
+pub const RELOADS: &str = "choria_broker_reloads";
+/// Events about refusals that were left out because there were too many.
+pub const EVENTS_DROPPED: &str = "choria_broker_events_dropped";
+
+/// The gauges of spec 02 §9 that a broker without streams and leafnodes has: name and where the value comes from.
+const NETWORK_GAUGES: [(&str, fn(&NetworkFigures) -> f64); 11] = [
+    ("choria_network_connections", |f| float(f.connections)),
+    ("choria_network_total_connections", |f| float(f.total_connections)),
+    ("choria_network_routes", |_| 0.0),
+    ("choria_network_remotes", |_| 0.0),
+    ("choria_network_leafnode_remotes", |_| 0.0),
+    ("choria_network_in_msgs", |f| float(f.in_msgs)),
+    ("choria_network_out_msgs", |f| float(f.out_msgs)),
+    ("choria_network_in_bytes", |f| float(f.in_bytes)),
+    ("choria_network_out_bytes", |f| float(f.out_bytes)),
+    ("choria_network_slow_consumers", |f| float(f.slow_consumers)),
+    ("choria_network_subscriptions", |f| float(f.subscriptions)),
+];
+
+/// What the network broker counts, at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetworkFigures {
+    /// Open connections.
+    pub connections: u64,
+    /// Connections since the start.
+    pub total_connections: u64,
+    /// Messages received.
+    pub in_msgs: u64,
+    /// Messages sent.
+    pub out_msgs: u64,
+    /// Payload bytes received.
+    pub in_bytes: u64,
+    /// Payload bytes sent.
+    pub out_bytes: u64,
+    /// Connections closed because they read too slowly.
+    pub slow_consumers: u64,
+    /// Subscriptions.
+    pub subscriptions: u64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats; 2^53 messages are far away")]
+const fn float(value: u64) -> f64 {
+    value as f64
+}
+
+/// The metrics of one broker.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    identity: String,
+    started: SystemTime,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Where a metric was registered; the Prometheus recorder does not look at it.
+static METADATA: Metadata<'static> = Metadata::new("choria_broker", Level::INFO, None);
+
+impl Metrics {
+    /// Makes the recorder and the series that must exist before anything happened, so that rates start at zero.
+    pub fn new(identity: &str, version: &str, sha: &str, started: SystemTime) -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let metrics = Self { recorder, handle, identity: identity.to_owned(), started };
+        metrics.counter("choria_build_info", &[("version", version), ("sha", sha), ("identity", identity)]).absolute(1);
+        for reason in crate::policy::Reason::ALL {
+            metrics.labelled(REFUSED, "reason", reason.as_str()).increment(0);
+        }
+        for result in ["granted", "held", "released", "taken_over"] {
+            metrics.labelled(CLAIMS, "result", result).increment(0);
+        }
+        for result in ["done", "failed"] {
+            metrics.labelled(RELOADS, "result", result).increment(0);
+        }
+        metrics.counter(EVENTS_DROPPED, &[("identity", identity)]).increment(0);
+        metrics
+    }
+
+    fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+        let labels: Vec<Label> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+        Key::from_parts(name, labels)
+    }
+
+    fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+        self.recorder.register_counter(&Self::key(name, labels), &METADATA)
+    }
+
+    fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
+        self.recorder.register_gauge(&Self::key(name, labels), &METADATA)
+    }
+
+    fn labelled(&self, name: &'static str, label: &'static str, value: &str) -> Counter {
+        self.counter(name, &[(label, value), ("identity", &self.identity)])
+    }
+
+    /// A connection was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.labelled(REFUSED, "reason", reason).increment(1);
+    }
+
+    /// A connection was accepted.
+    pub fn accepted(&self, account: &str) {
+        self.labelled(ACCEPTED, "account", account).increment(1);
+    }
+
+    /// A publish or subscription was refused.
+    pub fn violation(&self, reason: &'static str) {
+        self.labelled(VIOLATIONS, "reason", reason).increment(1);
+    }
+
+    /// A name was claimed, with this result.
+    pub fn claim(&self, result: &'static str) {
+        self.labelled(CLAIMS, "result", result).increment(1);
+    }
+
+    /// The configuration was read again.
+    pub fn reload(&self, result: &'static str) {
+        self.labelled(RELOADS, "result", result).increment(1);
+    }
+
+    /// An event about a refusal was left out.
+    pub fn event_dropped(&self) {
+        self.counter(EVENTS_DROPPED, &[("identity", &self.identity)]).increment(1);
+    }
+
+    /// The text of `/choria/prometheus`, with the gauges of this moment.
+    pub fn render(&self, network: &NetworkFigures, process: &ProcessFigures) -> String {
+        let identity = [("identity", self.identity.as_str())];
+        for (name, value) in NETWORK_GAUGES {
+            self.gauge(name, &identity).set(value(network));
+        }
+        self.gauge("process_resident_memory_bytes", &[]).set(float(process.resident));
+        self.gauge("process_virtual_memory_bytes", &[]).set(float(process.virtual_size));
+        self.gauge("process_open_fds", &[]).set(float(process.open_files));
+        self.gauge("process_max_fds", &[]).set(float(process.max_files));
+        self.gauge("process_start_time_seconds", &[]).set(unix_seconds(self.started));
+        self.counter("process_cpu_seconds_total", &[]).absolute(process.cpu.as_secs());
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new("broker.example.net", "1.2.3", "abc", SystemTime::UNIX_EPOCH)
+    }
+
+    fn render(metrics: &Metrics) -> String {
+        metrics.render(&NetworkFigures { connections: 3, in_bytes: 5923, ..Default::default() }, &Default::default())
+    }
+
+    #[test]
+    fn series_exist_before_anything_happened() {
+        let text = render(&metrics());
+        for line in [
+            "# TYPE choria_build_info counter",
+            r#"choria_build_info{version="1.2.3",sha="abc",identity="broker.example.net"} 1"#,
+            "# TYPE choria_network_connections gauge",
+            r#"choria_network_connections{identity="broker.example.net"} 3"#,
+            r#"choria_network_in_bytes{identity="broker.example.net"} 5923"#,
+            r#"choria_broker_refused{reason="wrong_password",identity="broker.example.net"} 0"#,
+            r#"choria_broker_claims{result="held",identity="broker.example.net"} 0"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn counters_count_by_reason() {
+        let metrics = metrics();
+        metrics.refused("wrong_password");
+        metrics.refused("wrong_password");
+        metrics.refused("auth_timeout");
+        metrics.violation("forged_event");
+        let text = render(&metrics);
+        for line in [
+            r#"choria_broker_refused{reason="wrong_password",identity="broker.example.net"} 2"#,
+            r#"choria_broker_refused{reason="auth_timeout",identity="broker.example.net"} 1"#,
+            r#"choria_broker_violations{reason="forged_event",identity="broker.example.net"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The broker as a program runs it: start, statistics, reload, drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use choria_config::{BuildSettings, Config, Environment, Mode};
+use nats_broker::{Authenticator, Broker, BrokerConfig, Listener, Observer, PublishGuard};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accounts::accounts;
+use crate::authenticator::PolicyAuthenticator;
+use crate::error::{ReloadError, RunError, StartError};
+use crate::guard::IdentityGuard;
+use crate::metrics::Metrics;
+use crate::policy::{Account, provisioner};
+use crate::refused_event::RefusedEvent;
+use crate::settings::{Credentials, Material, Options, Settings};
+use crate::stats::{self, Pages};
+use crate::watch::Watch;
+
+/// The only listener of the network broker.
+const CLIENTS: usize = 0;
+
+/// A broker that is configured and not yet started.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    environment: Environment,
+    build: BuildSettings,
+    options: Options,
+    settings: Settings,
+    material: Material,
+}
+
+impl Service {
+    /// Reads and checks the configuration and every file it names. Opens no port.
+    ///
+    /// # Errors
+    /// [`StartError::Settings`] with file, key and what to do.
+    pub fn from_config(config: &Config, build: &BuildSettings) -> Result<Self, StartError> {
+        Self::with_options(config, build, Options::default(), Environment::from_process())
+    }
+
+    /// As [`Service::from_config`], with the command line's options. `environment` is what a reload reads the
+    /// configuration with.
+    ///
+    /// # Errors
+    /// As [`Service::from_config`].
+    pub fn with_options(
+        config: &Config,
+        build: &BuildSettings,
+        options: Options,
+        environment: Environment,
+    ) -> Result<Self, StartError> {
+        let settings = Settings::read(config, build, options)?;
+        let material = Material::read(config, build, options)?;
+        Ok(Self { config: config.clone(), environment, build: build.clone(), options, settings, material })
+    }
+
+    /// Opens the ports. The broker runs until [`Handle::shutdown`]; dropping the handle ends it without a drain.
+    ///
+    /// # Errors
+    /// A port that cannot be opened.
+    pub async fn start(self) -> Result<Handle, StartError> {
+        let Self { config, environment, build, options, settings, material } = self;
+        for warning in config.warnings() {
+            tracing::warn!(component = "config", "{warning}");
+        }
+        for warning in &settings.warnings {
+            tracing::warn!(component = "broker", "{warning}");
+        }
+        let metrics = Arc::new(Metrics::new(&settings.identity, &build.version, &build.sha, SystemTime::now()));
+        let (watch, events) = Watch::new(Arc::clone(&metrics));
+        let authenticator = Arc::new(PolicyAuthenticator::new(material.policy));
+
+        // Opened first: a start that fails must not have been a broker for a moment.
+        let statistics = match settings.stats {
+            None => None,
+            Some(address) => {
+                Some(TcpListener::bind(address).await.map_err(|source| StartError::Statistics { address, source })?)
+            }
+        };
+        let stats_addr = statistics.as_ref().and_then(|listener| listener.local_addr().ok());
+        let broker = Broker::start(
+            broker_config(&settings, &material.tls, stats_addr),
+            accounts(settings.provisioning),
+            Arc::clone(&authenticator) as Arc<dyn Authenticator>,
+            guards(settings.provisioning),
+            Arc::new(watch) as Arc<dyn Observer>,
+        )?;
+        let client_addr = broker.local_addr(CLIENTS).expect("a broker that started has the listener it was given");
+
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(publish_events(broker.clone(), events, stop.clone()));
+        if let Some(listener) = statistics {
+            let pages = Pages {
+                broker: broker.clone(),
+                metrics: Arc::clone(&metrics),
+                build: build.clone(),
+                identity: settings.identity.clone(),
+                config_file: settings.config_file.clone(),
+                started: Instant::now(),
+            };
+            tasks.spawn(serve_statistics(listener, Arc::new(pages), stop.clone()));
+        }
+        tasks.close();
+        tracing::info!(
+            component = "network_broker",
+            listen = %client_addr,
+            statistics = stats_addr.map(tracing::field::display),
+            identity = settings.identity,
+            tls = settings.tls,
+            provisioning = settings.provisioning,
+            "broker started"
+        );
+        Ok(Handle {
+            client_addr,
+            stats_addr,
+            broker,
+            authenticator,
+            metrics,
+            config,
+            environment,
+            build,
+            options,
+            settings,
+            credentials: Mutex::new(material.credentials),
+            stop,
+            tasks,
+        })
+    }
+
+    /// Runs until `shutdown` is cancelled, reloading whenever `reload` is notified.
+    ///
+    /// # Errors
+    /// A start that failed, or a drain that took longer than `plugin.choria.network.soft_shutdown_timeout`.
+    pub async fn run(self, shutdown: CancellationToken, reload: Arc<Notify>) -> Result<(), RunError> {
+        let handle = self.start().await?;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = reload.notified() => match handle.reload().await {
+                    Ok(()) => tracing::info!(component = "broker", "configuration reloaded"),
+                    Err(error) => tracing::error!(
+                        component = "broker",
+                        "reload failed, everything stays as it was: {error}"
+                    ),
+                },
+            }
+        }
+        handle.shutdown().await
+    }
+}
+
+/// A running broker.
+pub struct Handle {
+    /// Address of the client listener.
+    pub client_addr: SocketAddr,
+    /// Address of the statistics, when they are on.
+    pub stats_addr: Option<SocketAddr>,
+    broker: Broker,
+    authenticator: Arc<PolicyAuthenticator>,
+    metrics: Arc<Metrics>,
+    config: Config,
+    environment: Environment,
+    build: BuildSettings,
+    options: Options,
+    settings: Settings,
+    credentials: Mutex<Credentials>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("client_addr", &self.client_addr).field("stats_addr", &self.stats_addr).finish()
+    }
+}
+
+impl Handle {
+    /// The network broker, for programs that have one of their own inside.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Reads the configuration file and every file it names again and swaps certificates, CA, signer, passwords and
+    /// address lists as a whole. New connections are judged by the new material. Open ones stay, but for those that
+    /// logged in with a password or a token whose password or signer has changed: they are ended and may come again.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the new configuration; then nothing has changed.
+    pub async fn reload(&self) -> Result<(), ReloadError> {
+        let result = self.try_reload().await;
+        self.metrics.reload(if result.is_ok() { "done" } else { "failed" });
+        result
+    }
+
+    async fn try_reload(&self) -> Result<(), ReloadError> {
+        let (path, environment) = (self.config.path().map(ToOwned::to_owned), self.environment.clone());
+        let (old, build, options) = (self.config.clone(), self.build.clone(), self.options);
+        // Files and names are read off the threads that move messages.
+        let read = move || -> Result<(Settings, Material), ReloadError> {
+            let config = match path {
+                Some(path) => Config::load(path, Mode::Broker, &environment)?,
+                None => old,
+            };
+            Ok((Settings::read(&config, &build, options)?, Material::read(&config, &build, options)?))
+        };
+        let (settings, material) =
+            tokio::task::spawn_blocking(read).await.expect("reading a configuration does not panic")?;
+        self.check_unchanged(&settings)?;
+        if let Some(tls) = material.tls {
+            self.broker.set_tls(CLIENTS, tls);
+        }
+        self.authenticator.replace(material.policy);
+        let old = std::mem::replace(&mut *self.credentials.lock(), material.credentials.clone());
+        self.end_logins(&old, &material.credentials);
+        Ok(())
+    }
+
+    /// Ends what a changed credential let in.
+    fn end_logins(&self, old: &Credentials, new: &Credentials) {
+        for connection in self.broker.connections(Account::Provisioning.name()) {
+            let is_provisioner = connection.tag.is_none() && connection.user.as_deref() == Some(provisioner::USER);
+            let ended = if is_provisioner { old.provisioner != new.provisioner } else { old.signer != new.signer };
+            if ended {
+                self.broker.kick(connection.cid, "Credentials Changed");
+            }
+        }
+        if old.system != new.system {
+            for connection in self.broker.connections(Account::System.name()) {
+                self.broker.kick(connection.cid, "Credentials Changed");
+            }
+        }
+    }
+
+    /// What only a restart can change.
+    fn check_unchanged(&self, new: &Settings) -> Result<(), ReloadError> {
+        let old = &self.settings;
+        let changed = [
+            ("identity", old.identity != new.identity),
+            ("plugin.choria.network.listen_address or client_port", old.listen != new.listen),
+            ("plugin.choria.stats_address or stats_port", old.stats != new.stats),
+            ("the existence of the provisioning account", !old.provisioning && new.provisioning),
+            ("the use of TLS", old.tls != new.tls),
+        ];
+        match changed.into_iter().find(|(_, changed)| *changed) {
+            Some((what, _)) => Err(ReloadError::NeedsRestart { what }),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops accepting, tells and drains the clients, ends the statistics.
+    ///
+    /// # Errors
+    /// [`RunError::ShutdownTimeout`] when that takes too long.
+    pub async fn shutdown(self) -> Result<(), RunError> {
+        let limit = self.settings.shutdown_timeout;
+        let drain = async {
+            self.broker.shutdown().await;
+            self.stop.cancel();
+            self.tasks.wait().await;
+        };
+        tokio::time::timeout(limit, drain).await.map_err(|_| RunError::ShutdownTimeout(limit))?;
+        tracing::info!(component = "network_broker", "broker stopped");
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The guard watches account `provisioning`, which must exist for it.
+fn guards(provisioning: bool) -> Vec<Arc<dyn PublishGuard>> {
+    if provisioning { vec![Arc::new(IdentityGuard)] } else { Vec::new() }
+}
+
+fn broker_config(
+    settings: &Settings,
+    tls: &Option<Arc<rustls::ServerConfig>>,
+    monitor_addr: Option<SocketAddr>,
+) -> BrokerConfig {
+    let (host, port) = &settings.advertise;
+    BrokerConfig {
+        server_name: settings.identity.clone(),
+        client_advertise: Some(match port {
+            Some(port) => format!("{host}:{port}"),
+            None => host.clone(),
+        }),
+        cluster_name: Some(settings.cluster.clone()),
+        listen: vec![Listener { addr: settings.listen, tls: tls.clone() }],
+        auth_timeout: settings.auth_timeout,
+        tls_timeout: settings.tls_timeout,
+        write_deadline: settings.write_deadline,
+        max_connections: settings.max_connections,
+        system_account: Some(Account::System.name().to_owned()),
+        monitor_addr,
+        ..BrokerConfig::default()
+    }
+}
+
+/// Publishes what [`Watch`] reports. One task, so that reporting never waits for routing.
+async fn publish_events(broker: Broker, mut events: mpsc::Receiver<RefusedEvent>, stop: CancellationToken) {
+    let subject = RefusedEvent::subject();
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.recv() => event,
+        };
+        let Some(event) = event else { return };
+        if let Err(error) = broker.publish(Account::Choria.name(), &subject, None, None, &event.to_vec()) {
+            tracing::warn!(component = "broker", "cannot publish {subject}: {error}");
+        }
+    }
+}
+
+async fn serve_statistics(listener: TcpListener, pages: Arc<Pages>, stop: CancellationToken) {
+    let served = axum::serve(listener, stats::router(pages)).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(component = "broker", "the statistics ended: {error}");
+    }
+}
