@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use aws_lc_rs::signature as sig;
 use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, string::PrintableString};
+use rustls_pki_types::{AlgorithmIdentifier, alg_id};
+use x509_parser::asn1_rs::{Class, Header, Tag};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
@@ -273,7 +275,7 @@ fn decode(der: &[u8]) -> Result<CsrFacts, CsrError> {
         key: PublicKeyKind::of(&info.subject_pki),
         public_der: info.subject_pki.raw.to_vec(),
         pem: encode_pem("CERTIFICATE REQUEST", der),
-        signature_is_good: signature_is_good(&request),
+        signature_is_good: signature_is_good(der, &request),
         refused_extension: None,
     };
     facts.read_subject(&info.subject)?;
@@ -362,24 +364,57 @@ fn alternative_name(name: &GeneralName<'_>) -> AlternativeName {
     AlternativeName { kind, value }
 }
 
-/// Verifies that the request was signed with the key it holds. SHA-1, MD5 and PSS signatures are not accepted.
-fn signature_is_good(request: &X509CertificationRequest<'_>) -> bool {
+/// Algorithms a request may be signed with, by kind of key: how the algorithm is written, and what verifies it. SHA-1,
+/// MD5 and PSS are not accepted.
+type Signing = (AlgorithmIdentifier, &'static dyn sig::VerificationAlgorithm);
+const RSA: [Signing; 3] = [
+    (alg_id::RSA_PKCS1_SHA256, &sig::RSA_PKCS1_2048_8192_SHA256),
+    (alg_id::RSA_PKCS1_SHA384, &sig::RSA_PKCS1_2048_8192_SHA384),
+    (alg_id::RSA_PKCS1_SHA512, &sig::RSA_PKCS1_2048_8192_SHA512),
+];
+const P256: [Signing; 2] =
+    [(alg_id::ECDSA_SHA256, &sig::ECDSA_P256_SHA256_ASN1), (alg_id::ECDSA_SHA384, &sig::ECDSA_P256_SHA384_ASN1)];
+const P384: [Signing; 2] =
+    [(alg_id::ECDSA_SHA256, &sig::ECDSA_P384_SHA256_ASN1), (alg_id::ECDSA_SHA384, &sig::ECDSA_P384_SHA384_ASN1)];
+const ED25519: [Signing; 1] = [(alg_id::ED25519, &sig::ED25519)];
+
+/// Verifies that the request was signed with the key it holds. The bytes after the signed part are compared as a whole, so
+/// that one request has one encoding.
+fn signature_is_good(der: &[u8], request: &X509CertificationRequest<'_>) -> bool {
     let info = &request.certification_request_info;
-    let algorithm = request.signature_algorithm.oid();
-    let verification: &dyn sig::VerificationAlgorithm = match PublicKeyKind::of(&info.subject_pki) {
-        PublicKeyKind::Rsa { .. } if *algorithm == oid::OID_PKCS1_SHA256WITHRSA => &sig::RSA_PKCS1_2048_8192_SHA256,
-        PublicKeyKind::Rsa { .. } if *algorithm == oid::OID_PKCS1_SHA384WITHRSA => &sig::RSA_PKCS1_2048_8192_SHA384,
-        PublicKeyKind::Rsa { .. } if *algorithm == oid::OID_PKCS1_SHA512WITHRSA => &sig::RSA_PKCS1_2048_8192_SHA512,
-        PublicKeyKind::P256 if *algorithm == oid::OID_SIG_ECDSA_WITH_SHA256 => &sig::ECDSA_P256_SHA256_ASN1,
-        PublicKeyKind::P256 if *algorithm == oid::OID_SIG_ECDSA_WITH_SHA384 => &sig::ECDSA_P256_SHA384_ASN1,
-        PublicKeyKind::P384 if *algorithm == oid::OID_SIG_ECDSA_WITH_SHA256 => &sig::ECDSA_P384_SHA256_ASN1,
-        PublicKeyKind::P384 if *algorithm == oid::OID_SIG_ECDSA_WITH_SHA384 => &sig::ECDSA_P384_SHA384_ASN1,
-        PublicKeyKind::Ed25519 if *algorithm == oid::OID_SIG_ED25519 => &sig::ED25519,
+    let key = &info.subject_pki.subject_public_key;
+    let accepted: &[Signing] = match PublicKeyKind::of(&info.subject_pki) {
+        PublicKeyKind::Rsa { .. } => &RSA,
+        PublicKeyKind::P256 => &P256,
+        PublicKeyKind::P384 => &P384,
+        PublicKeyKind::Ed25519 => &ED25519,
         _ => return false,
     };
-    sig::UnparsedPublicKey::new(verification, &info.subject_pki.subject_public_key.data)
-        .verify(info.raw, &request.signature_value.data)
-        .is_ok()
+    let Some((algorithm, signature)) = after_the_signed_part(der, info.raw.len()) else { return false };
+    if key.unused_bits != 0 || signature != &*request.signature_value.data {
+        return false;
+    }
+    accepted.iter().find(|(written, _)| written.as_ref() == algorithm).is_some_and(|(_, verification)| {
+        sig::UnparsedPublicKey::new(*verification, &key.data).verify(info.raw, signature).is_ok()
+    })
+}
+
+/// Content of the signature algorithm and of the signature, strictly as DER and with nothing else there.
+fn after_the_signed_part(der: &[u8], signed: usize) -> Option<(&[u8], &[u8])> {
+    let element = |bytes: &'_ [u8], tag: Tag| -> Option<(usize, usize)> {
+        let (content, header) = Header::from_der(bytes).ok()?;
+        let length = header.length().definite().ok()?;
+        let form = header.class() == Class::Universal && header.constructed() == (tag == Tag::Sequence);
+        let fits = header.tag() == tag && form && length <= content.len();
+        fits.then_some((bytes.len() - content.len(), length))
+    };
+    let (start, length) = element(der, Tag::Sequence)?;
+    let tail = der.get(start + signed..start + length)?;
+    let (start, length) = element(tail, Tag::Sequence)?;
+    let (algorithm, tail) = (&tail[start..start + length], &tail[start + length..]);
+    let (start, length) = element(tail, Tag::BitString)?;
+    let signature = tail[start..].strip_prefix(&[0])?;
+    (tail.len() == start + length).then_some((algorithm, signature))
 }
 
 /// Judges a request. Key first, then proof of possession, names, extensions.

@@ -113,8 +113,8 @@ impl Authorities {
     }
 }
 
-/// What a file looked like when it was last read.
-type Stamp = Option<(SystemTime, u64)>;
+/// What a file looked like when it was last read: time of change, size, and the file itself where the system tells.
+type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// CA certificates that can be replaced while in use.
 #[derive(Debug)]
@@ -173,5 +173,9 @@ fn read(path: &Path) -> Result<Authorities, TrustError> {
 
 fn stamp(path: &Path) -> Stamp {
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    #[cfg(unix)]
+    let file = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let file = 0;
+    Some((metadata.modified().ok()?, metadata.len(), file))
 }

@@ -63,8 +63,8 @@ pub enum VerifyError {
         /// Countable form of it.
         reason: &'static str,
     },
-    /// The key in the certificate is not RSA of at least 2048 bits.
-    #[error("the certificate of {subject} has {kind} key, protocol v1 signatures need RSA of 2048 bits or more")]
+    /// The key in the certificate is not RSA of 2048 to 8192 bits.
+    #[error("the key of {subject} is {kind}, protocol v1 signatures need RSA of 2048 to 8192 bits")]
     KeyKind {
         /// Subject of the certificate.
         subject: String,
