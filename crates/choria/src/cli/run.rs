@@ -1,0 +1,123 @@
+//! Flags of the daemons and of the demo.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+#[command(subcommand_required = true)]
+pub(crate) struct BrokerArgs {
+    #[command(subcommand)]
+    pub command: BrokerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerCommand {
+    /// Run the broker in the foreground. SIGHUP re-reads its certificates.
+    Run(BrokerRun),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerRun {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Write the process id to this file.
+    #[arg(long, value_name = "FILE")]
+    pub pid: Option<PathBuf>,
+    #[command(flatten)]
+    pub unsafe_tls: TestTls,
+}
+
+/// For tests only: transport without protection.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct TestTls {
+    /// Plain TCP, for testing.
+    #[arg(long, hide = true, global = true, visible_alias = "disable-ssl")]
+    pub disable_tls: bool,
+    /// Accept any certificate, for testing.
+    #[arg(long, hide = true, global = true)]
+    pub disable_ssl_verification: bool,
+}
+
+/// `choria server run --config F`; `run` may be left out.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    pub run: ServerRun,
+    #[command(subcommand)]
+    pub command: Option<ServerCommand>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Run the server in the foreground.
+    Run,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerRun {
+    /// Configuration file; it need not exist yet when the node can be provisioned.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Write the process id to this file.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub pid: Option<PathBuf>,
+    /// Provisioning token instead of the one that this program was built to look for; the variable
+    /// CHORIA_PROVISIONING_JWT does the same.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub provisioning_jwt: Option<PathBuf>,
+    #[command(flatten)]
+    pub unsafe_tls: TestTls,
+}
+
+/// `choria provisioner run --config F --choria-config F`; `run` may be left out.
+#[derive(Debug, Args)]
+pub(crate) struct ProvisionerArgs {
+    /// Provisioner configuration (YAML).
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Choria client configuration instead of the user's or the system's.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub choria_config: Option<PathBuf>,
+    /// Write the process id to this file.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub pid: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<ProvisionerCommand>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ProvisionerCommand {
+    /// Run the provisioner in the foreground. SIGHUP re-reads its configuration.
+    Run,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many nodes.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub nodes: u32,
+    /// Directory for everything that is made; it must be empty or absent. A temporary one otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// End when every node is a fleet member, with status 0, or when that takes too long, with status 1.
+    #[arg(long)]
+    pub once: bool,
+    /// One JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
+    /// Port of the broker on the loopback address; 0 finds a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub port: u16,
+    /// Longest time until every node is a member.
+    #[arg(long, value_name = "DURATION", value_parser = crate::values::duration)]
+    pub timeout: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoHelperArgs {
+    /// The demo's directory.
+    #[arg(long)]
+    pub dir: PathBuf,
+}

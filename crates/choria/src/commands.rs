@@ -1,0 +1,63 @@
+//! One module per command. Each reads settings, calls one operation of the room that owns it, and hands the result to a
+//! printer.
+
+#[cfg(any())]
+mod broker;
+mod buildinfo;
+mod ca;
+mod completion;
+mod discover;
+mod event;
+pub(crate) mod jwt;
+mod ping;
+mod provisioner;
+#[cfg(any())]
+mod req;
+#[cfg(any())]
+mod server;
+mod status;
+
+use std::io::Write;
+
+use crate::cli::{BrokerCommand, Command, ToolArgs, ToolCommand};
+use crate::exit::{EXIT_CODES, Exit, Outcome};
+
+/// Runs one command to its end.
+pub(crate) fn run(command: Command, debug: bool) -> Outcome {
+    match command {
+        Command::Ping(args) => ping::run(&args, debug),
+        #[cfg(any())]
+        Command::Req(args) => req::run(&args, debug),
+        Command::Discover(args) => discover::run(&args, debug),
+        #[cfg(any())]
+        Command::Broker(args) => match args.command {
+            BrokerCommand::Run(args) => broker::run(&args, debug),
+        },
+        #[cfg(any())]
+        Command::Server(args) => server::run(&args.run, debug),
+        Command::Provisioner(args) => provisioner::run(&args, debug),
+        Command::Jwt(args) => jwt::run(args),
+        Command::Ca(args) => ca::run(args.command),
+        Command::Demo(args) => crate::demo::run(&args, debug),
+        Command::DemoHelper(args) => crate::demo::helper::run(&args),
+        Command::Tool(args) => tool(args, debug),
+        Command::Buildinfo(args) => buildinfo::run(&args),
+        Command::Completion(args) => completion::run(&args),
+        Command::ExitCodes => {
+            writeln!(std::io::stdout(), "{EXIT_CODES}")?;
+            Ok(Exit::Ok)
+        }
+        #[allow(unreachable_patterns)]
+        _ => Err(crate::exit::Failure::new("later")),
+    }
+}
+
+fn tool(args: ToolArgs, debug: bool) -> Outcome {
+    match args.command {
+        ToolCommand::Event(event) => event::run(&event, args.config.as_deref(), debug),
+        ToolCommand::Status(status) => status::run(&status),
+        ToolCommand::Jwt(old) => jwt::run_old_form(old),
+        #[allow(unreachable_patterns)]
+        _ => Err(crate::exit::Failure::new("later")),
+    }
+}

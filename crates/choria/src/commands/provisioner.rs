@@ -1,0 +1,56 @@
+//! `choria provisioner run`, also under the name `choria-provisioner` (spec 04 §2).
+
+use choria_config::{BuildSettings, Config, Environment};
+use choria_provisioner::Provisioner;
+use choria_provisioner::config::{LogLevel, LogTarget, ProvisionerConfig};
+use tracing::level_filters::LevelFilter;
+
+use crate::cli::ProvisionerArgs;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::logging::{self, Sink};
+use crate::process::{self, SignalPolicy};
+use crate::settings::config_failure;
+
+/// Runs the provisioner until it is told to stop.
+pub(crate) fn run(args: &ProvisionerArgs, debug: bool) -> Outcome {
+    let path = args.config.as_deref().ok_or_else(|| {
+        Failure::new("the provisioner requires a configuration file").hint("choria provisioner run --config FILE")
+    })?;
+    let config = ProvisionerConfig::load(path)?;
+    let environment = Environment::from_process();
+    let choria = Config::load_client(args.choria_config.as_deref(), &environment).map_err(|error| {
+        let missing = error.is_missing_file();
+        let failure = config_failure(error);
+        if missing { failure.hint("name the Choria configuration with --choria-config FILE") } else { failure }
+    })?;
+    let level = if debug { LevelFilter::DEBUG } else { level(config.loglevel) };
+    let logs = logging::init(&sink(&config.logfile), level)?;
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    choria.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let drain = config.drain_timeout + std::time::Duration::from_secs(2);
+    process::large_runtime()?.block_on(async {
+        let lifetime = process::watch_signals(SignalPolicy::daemon(drain), Some(logs))?;
+        let provisioner = Provisioner::new(config, &choria, &BuildSettings::compiled())?;
+        let _pid_file = args.pid.as_deref().map(process::write_pid_file).transpose()?;
+        provisioner.run(lifetime.shutdown, lifetime.reload).await?;
+        Ok(Exit::Ok)
+    })
+}
+
+fn sink(target: &LogTarget) -> Sink {
+    match target {
+        LogTarget::Stderr => Sink::Stderr,
+        LogTarget::Stdout => Sink::Stdout,
+        LogTarget::Discard => Sink::Discard,
+        LogTarget::File(path) => Sink::File(path.clone()),
+    }
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error | LogLevel::Fatal => LevelFilter::ERROR,
+    }
+}

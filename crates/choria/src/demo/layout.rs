@@ -1,0 +1,290 @@
+//! Everything the demo makes on disk: authority, keys, token, configurations.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use choria_config::Mode;
+use choria_security::atomic;
+use choria_security::ca::{CertificateAuthority, IssueRequest};
+use choria_security::keys::{KeyKind, write_private_key};
+use choria_security::provider::Surroundings;
+use choria_tokens::keyfile::Seed;
+use choria_tokens::{ProvisioningRequest, SigningKey, issue_provisioning, keyfile};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+
+/// Certname of the demo's client when the system names none.
+const CLIENT: &str = "demo.mcollective";
+/// Certname of the provisioner: it signs requests, so nodes and broker must know it as a caller.
+pub(crate) const PROVISIONER: &str = "provisioner.mcollective";
+
+/// Ports on the loopback address.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Ports {
+    /// The broker's.
+    pub broker: u16,
+    /// The broker's statistics.
+    pub statistics: u16,
+    /// The provisioner's metrics.
+    pub metrics: u16,
+}
+
+/// Where everything is. Also read back by the helper, from `demo.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Layout {
+    /// The demo's directory, absolute.
+    pub directory: PathBuf,
+    /// Ports.
+    pub ports: Ports,
+    /// Certname of the client that may do things on the nodes.
+    pub client: String,
+    /// The nodes' identities.
+    pub nodes: Vec<String>,
+}
+
+impl Layout {
+    /// Chooses names and ports. Nothing is written yet.
+    pub(crate) fn plan(directory: &Path, nodes: u32, port: u16) -> Result<Self, Failure> {
+        let directory = std::path::absolute(directory)?;
+        let [broker, statistics, metrics] = free_ports(port)?;
+        // Clients act under their user's name; the certificate must be for that name.
+        let client = Surroundings::from_process().certname(Mode::Client, CLIENT).unwrap_or_else(|_| CLIENT.to_owned());
+        Ok(Self {
+            directory,
+            ports: Ports { broker, statistics, metrics },
+            client,
+            nodes: (1..=nodes).map(|number| format!("node{number}.demo")).collect(),
+        })
+    }
+
+    /// Reads the plan that a running demo wrote.
+    pub(crate) fn read(directory: &Path) -> Result<Self, Failure> {
+        let path = directory.join("demo.json");
+        let text = atomic::read_text(&path, 16 * 1024 * 1024)?;
+        serde_json::from_str(&text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+    }
+
+    /// A file below the demo's directory.
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.directory.join(relative)
+    }
+
+    /// The directory of one node.
+    pub(crate) fn node(&self, identity: &str) -> PathBuf {
+        self.directory.join("nodes").join(identity)
+    }
+
+    /// The directory of the authority.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.path("ca")
+    }
+
+    /// What the helper answered, one line per node.
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.path("provisioner/helper.jsonl")
+    }
+
+    /// Writes it all.
+    pub(crate) fn make(&self, helper: &str, now: i64) -> Result<(), Failure> {
+        for part in ["broker", "provisioner", "client", "token"] {
+            make_directory(&self.path(part))?;
+        }
+        let authority = CertificateAuthority::create(self.authority(), "Choria Demo CA", KeyKind::P256, now)?;
+        let mut broker = IssueRequest::new("broker.demo", KeyKind::P256);
+        broker.dns_names = vec!["localhost".to_owned()];
+        broker.ip_addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        self.member("broker", &broker, &authority, now)?;
+        self.member("provisioner", &IssueRequest::new(PROVISIONER, KeyKind::Rsa2048), &authority, now)?;
+        self.member("client", &IssueRequest::new(&self.client, KeyKind::Rsa2048), &authority, now)?;
+
+        let (secret, password) = (random_text(), random_text());
+        self.token(&secret, now)?;
+        self.write("broker/broker.conf", &self.broker_config(&password))?;
+        self.write("provisioner/provisioner.yaml", &self.provisioner_config(helper, &secret, &password))?;
+        self.write("provisioner/choria.conf", &self.member_config("provisioner", PROVISIONER))?;
+        self.write("client/client.conf", &self.member_config("client", &self.client))?;
+        self.write("demo.json", &serde_json::to_string_pretty(self)?)?;
+        for (index, identity) in self.nodes.iter().enumerate() {
+            make_directory(&self.node(identity))?;
+            // All that an unconfigured node knows: a name, and the token.
+            self.write(&format!("nodes/{identity}/server.conf"), &format!("identity = {identity}\n"))?;
+            self.write(&format!("nodes/{identity}/facts.json"), &facts(index))?;
+        }
+        Ok(())
+    }
+
+    /// Certificate, key and CA of one part, in its directory.
+    fn member(
+        &self,
+        part: &str,
+        request: &IssueRequest,
+        authority: &CertificateAuthority,
+        now: i64,
+    ) -> Result<(), Failure> {
+        let issued = authority.issue(request, now)?;
+        write_private_key(self.path(part).join("key.pem"), &issued.key)?;
+        self.write(&format!("{part}/certificate.pem"), &issued.certificate.pem)?;
+        self.write(&format!("{part}/ca.pem"), authority.certificate_pem())
+    }
+
+    fn token(&self, secret: &str, now: i64) -> Result<(), Failure> {
+        let seed = Seed::generate();
+        keyfile::write_seed(self.path("token/signer.seed"), &seed, false)?;
+        keyfile::write_public(self.path("token/signer.public"), &seed.public(), false)?;
+        let mut request = ProvisioningRequest::new(secret);
+        request.urls = format!("127.0.0.1:{}", self.ports.broker);
+        request.provision_default = true;
+        let token = issue_provisioning(&request, &SigningKey::from_seed(seed), now)?;
+        keyfile::write_token(self.path("token/provisioning.jwt"), &token, false)?;
+        Ok(())
+    }
+
+    fn broker_config(&self, password: &str) -> String {
+        format!(
+            "# The network broker: TLS for everybody, certificates for members, tokens for nodes that wait.\n\
+             identity = broker.demo\n\
+             plugin.choria.broker_network = true\n\
+             plugin.choria.network.listen_address = 127.0.0.1\n\
+             plugin.choria.network.client_port = {}\n\
+             plugin.choria.stats_address = 127.0.0.1\n\
+             plugin.choria.stats_port = {}\n\
+             plugin.choria.network.provisioning.signer_cert = {}\n\
+             plugin.choria.network.provisioning.client_password = {password}\n{}",
+            self.ports.broker,
+            self.ports.statistics,
+            self.path("token/signer.public").display(),
+            self.security("broker"),
+        )
+    }
+
+    fn provisioner_config(&self, helper: &str, secret: &str, password: &str) -> String {
+        format!(
+            "# Makes waiting nodes members of the fleet.\n\
+             helper: {}\n\
+             helper_mode: persistent\n\
+             helper_processes: 2\n\
+             token: {secret}\n\
+             broker_provisioning_password: {password}\n\
+             jwt_verify_cert: {}\n\
+             interval: 1m\n\
+             loglevel: info\n\
+             monitor_address: 127.0.0.1\n\
+             monitor_port: {}\n\
+             features:\n  jwt: true\n  pki: true\n",
+            yaml_text(helper),
+            yaml_text(&self.path("token/signer.public").display().to_string()),
+            self.ports.metrics,
+        )
+    }
+
+    fn member_config(&self, part: &str, identity: &str) -> String {
+        format!(
+            "identity = {identity}\n\
+             plugin.choria.middleware_hosts = 127.0.0.1:{}\n\
+             plugin.choria.use_srv = false\n{}",
+            self.ports.broker,
+            self.security(part)
+        )
+    }
+
+    fn security(&self, part: &str) -> String {
+        let file = |name: &str| self.path(part).join(name).display().to_string();
+        format!(
+            "plugin.security.provider = file\n\
+             plugin.security.file.certificate = {}\n\
+             plugin.security.file.key = {}\n\
+             plugin.security.file.ca = {}\n",
+            file("certificate.pem"),
+            file("key.pem"),
+            file("ca.pem")
+        )
+    }
+
+    fn write(&self, relative: &str, text: &str) -> Result<(), Failure> {
+        Ok(atomic::write_file(self.path(relative), text.as_bytes(), 0o600)?)
+    }
+}
+
+/// Refuses a directory that somebody else uses.
+pub(crate) fn claim(directory: &Path) -> Result<(), Failure> {
+    make_directory(directory)?;
+    let mut entries = fs::read_dir(directory)?;
+    if entries.next().is_some() {
+        return Err(Failure::new(format!("{} is not empty", directory.display()))
+            .hint("the demo makes everything anew: name another directory, or remove this one"));
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(path).map_err(|error| Failure::new(format!("could not make {}: {error}", path.display())))
+}
+
+/// Facts that make filters worth trying.
+fn facts(index: usize) -> String {
+    let role = ["web", "database", "cache"][index % 3];
+    let facts = serde_json::json!({
+        "demo": true,
+        "role": role,
+        "rack": {"name": format!("r{}", index / 10 + 1), "slot": index % 10 + 1},
+    });
+    format!("{facts:#}\n")
+}
+
+/// Three different free ports; the first one may be given. They are held together while choosing and then let go: the
+/// moment until the parts bind them is short, and a collision is told by the part that meets it.
+fn free_ports(first: u16) -> Result<[u16; 3], Failure> {
+    let bind = |port: u16| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .map_err(|error| Failure::new(format!("could not listen on 127.0.0.1:{port}: {error}")))
+    };
+    let listeners = [bind(first)?, bind(0)?, bind(0)?];
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+/// A secret of 128 random bits.
+fn random_text() -> String {
+    hex::encode(&Seed::generate().public()[..16])
+}
+
+/// A YAML text in double quotes; JSON texts are such.
+fn yaml_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use choria_config::{Config, Environment};
+
+    #[test]
+    fn what_is_made_can_be_read_by_those_it_is_made_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::plan(&directory.path().join("demo"), 3, 0).unwrap();
+        claim(&layout.directory).unwrap();
+        layout.make("/bin/helper --dir \"/a b\"", jiff::Timestamp::now().as_second()).unwrap();
+
+        let environment = Environment::fixed("host");
+        for (file, mode) in [
+            ("broker/broker.conf", Mode::Broker),
+            ("client/client.conf", Mode::Client),
+            ("provisioner/choria.conf", Mode::Client),
+            ("nodes/node3.demo/server.conf", Mode::Server),
+        ] {
+            let config = Config::load(layout.path(file), mode, &environment).unwrap();
+            assert!(config.warnings().is_empty(), "{file}: {:?}", config.warnings());
+        }
+        let provisioner =
+            choria_provisioner::config::ProvisionerConfig::load(&layout.path("provisioner/provisioner.yaml")).unwrap();
+        assert!(provisioner.warnings.is_empty(), "{:?}", provisioner.warnings);
+        assert_eq!(provisioner.helper.unwrap().argv, ["/bin/helper", "--dir", "/a b"]);
+        assert_eq!(Layout::read(&layout.directory).unwrap().nodes, layout.nodes);
+        assert!(claim(&layout.directory).is_err(), "a used directory is refused");
+    }
+}

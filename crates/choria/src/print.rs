@@ -1,0 +1,7 @@
+//! What people and scripts read on stdout. Printers get finished values and write text; they decide nothing.
+
+pub(crate) mod buildinfo;
+pub(crate) mod graph;
+pub(crate) mod ping;
+pub(crate) mod replies;
+pub(crate) mod token;

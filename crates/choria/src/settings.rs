@@ -1,0 +1,108 @@
+//! From flags, configuration files and environment to what an operation needs.
+
+pub(crate) mod daemon;
+pub(crate) mod filter;
+pub(crate) mod selection;
+
+use std::path::Path;
+use std::time::Duration;
+
+use choria_client::{Client, ClientOptions, ConnectError};
+use choria_config::{Config, Environment, keys};
+use tracing::level_filters::LevelFilter;
+use tracing::warn;
+
+use crate::cli::ConnectionArgs;
+use crate::exit::Failure;
+use crate::logging::{self, Sink};
+use crate::process::{self, SignalPolicy};
+
+/// What a client command runs with.
+#[derive(Debug)]
+pub(crate) struct ClientSettings {
+    /// The client configuration.
+    pub config: Config,
+    connect_timeout: Duration,
+    disable_tls: bool,
+    unsigned: bool,
+}
+
+impl ClientSettings {
+    /// Loads the configuration of a command with the usual connection flags.
+    pub(crate) fn load(args: &ConnectionArgs, debug: bool) -> Result<Self, Failure> {
+        Self::load_from(args.config.as_deref(), args.connect_timeout, debug)
+    }
+
+    /// Loads the configuration from this file, or from the first one of the usual places.
+    pub(crate) fn load_from(file: Option<&Path>, connect_timeout: Duration, debug: bool) -> Result<Self, Failure> {
+        let environment = Environment::from_process();
+        let config = Config::load_client(file, &environment).map_err(config_failure)?;
+        start_logging(&config, debug)?;
+        let (disable_tls, unsigned) = insecure(&environment);
+        Ok(Self { config, connect_timeout, disable_tls, unsigned })
+    }
+
+    /// Connects, does the work, closes. One thread, one connection.
+    pub(crate) fn run<T>(&self, work: impl AsyncFnOnce(&Client) -> Result<T, Failure>) -> Result<T, Failure> {
+        process::small_runtime()?.block_on(async {
+            let lifetime = process::watch_signals(SignalPolicy::CLIENT, None)?;
+            let options = ClientOptions {
+                connect_timeout: self.connect_timeout,
+                cancel: lifetime.shutdown.clone(),
+                disable_tls: self.disable_tls,
+                unsigned: self.unsigned,
+            };
+            let client = Client::connect(&self.config, options).await.map_err(|error| connect_failure(&error))?;
+            let result = work(&client).await;
+            client.close().await;
+            result
+        })
+    }
+}
+
+/// Why no connection was made, with what to do.
+pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
+    let failure = Failure::from_error(error);
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// A configuration that cannot be used; its text names file, line and value.
+pub(crate) fn config_failure(error: choria_config::ConfigError) -> Failure {
+    let missing = error.is_missing_file();
+    let failure = Failure::from(error);
+    if missing { failure.hint("name the file with --config FILE") } else { failure }
+}
+
+/// Client commands log to stderr or to the configured file; never to stdout, and no more than warnings unless asked.
+fn start_logging(config: &Config, debug: bool) -> Result<(), Failure> {
+    let sink = match Sink::from(config.get(&keys::LOGFILE)) {
+        Sink::Stdout => Sink::Stderr,
+        other => other,
+    };
+    let level = match (debug, config.is_set(&keys::LOGLEVEL)) {
+        (true, _) => LevelFilter::DEBUG,
+        (false, true) => logging::level(config.get(&keys::LOGLEVEL)),
+        (false, false) => LevelFilter::WARN,
+    };
+    logging::init(&sink, level)?;
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// The switches for laboratories (spec 05 §1.4): no TLS, and no TLS with unsigned requests.
+fn insecure(environment: &Environment) -> (bool, bool) {
+    let on = |name: &str| environment.variable(name).is_some_and(|value| value == "true");
+    let unsigned = on("INSECURE_YES_REALLY");
+    let disable_tls = unsigned || on("INSECURE_DISABLE_TLS");
+    if unsigned {
+        warn!("INSECURE_YES_REALLY: connecting without TLS and sending unsigned requests");
+    } else if disable_tls {
+        warn!("INSECURE_DISABLE_TLS: connecting without TLS");
+    }
+    (disable_tls, unsigned)
+}

@@ -1,0 +1,47 @@
+//! What broker, server and provisioner have in common before they start.
+
+use std::path::Path;
+use std::time::Duration;
+
+use choria_config::{BuildSettings, Config, keys};
+use tracing::level_filters::LevelFilter;
+
+use crate::exit::Failure;
+use crate::logging::{self, LogHandle, Sink};
+
+/// Starts logging as the configuration says: `logfile = stdout` goes there, an unset one to stderr.
+pub(crate) fn start_logging(config: &Config, debug: bool) -> Result<LogHandle, Failure> {
+    let sink = match config.is_set(&keys::LOGFILE) {
+        true => Sink::from(config.get(&keys::LOGFILE)),
+        false => Sink::Stderr,
+    };
+    let level = if debug { LevelFilter::DEBUG } else { logging::level(config.get(&keys::LOGLEVEL)) };
+    let handle = logging::init(&sink, level)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(handle)
+}
+
+/// Applies the hidden flags for tests.
+pub(crate) fn build_settings(disable_tls: bool) -> BuildSettings {
+    let mut build = BuildSettings::compiled();
+    if disable_tls {
+        tracing::warn!("TLS is disabled by --disable-tls");
+        build.tls = false;
+    }
+    build
+}
+
+/// Refuses a configuration file that is not there, before anything else fails in a less clear way.
+pub(crate) fn require_file(path: &Path) -> Result<(), Failure> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("configuration file {} was not found", path.display())))
+}
+
+/// How long a daemon may take to stop.
+pub(crate) fn soft_shutdown(config: &Config) -> Duration {
+    config.get(&keys::SOFT_SHUTDOWN_TIMEOUT)
+}
