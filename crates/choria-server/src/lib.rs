@@ -1,1 +1,48 @@
-//! The Choria server: the agent on every node, provisioning mode, built-in agents, registration, lifecycle.
+//! The Choria server: the agent on every node. Life-cycle, provisioning mode, agent host, built-in agents, registration,
+//! status. A library first: `choria server run` is a few lines over it, and other programs embed it
+//! (`examples/embed.rs`, `docs/embedding.md`).
+//!
+//! Must not be in it: how a connection works (`choria-connector`), what messages look like (`choria-protocol`), how
+//! signatures and certificates are judged (`choria-security`), who may call what (`choria-rpc`), signals and process
+//! replacement (the program).
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`settings`] | the configure phase: fleet member, waiting to be provisioned, or not starting |
+//! | [`server`] | [`Server`]: connect, subscribe, announce, serve, end |
+//! | [`pipeline`] | from bytes to a request that may be served (sans-io) |
+//! | [`host`] | agents, calls, replies |
+//! | [`agents`] | `rpcutil`, `choria_util`, `discovery` |
+//! | [`provision`] | `choria_provision`, staged and atomic `configure` |
+//! | [`registration`] | registration data |
+//! | [`events`], [`status`], [`counters`] | what the world learns of the server |
+//! | [`context`], [`data`] | what agents and filters learn of it |
+//! | [`control`], [`clock`], [`inputs`] | small parts that agents use |
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod agents;
+pub mod clock;
+pub mod context;
+pub mod control;
+pub mod counters;
+pub mod data;
+mod dispatch;
+pub mod events;
+mod go_text;
+pub mod host;
+pub mod inputs;
+pub mod pipeline;
+pub mod provision;
+pub mod registration;
+pub mod server;
+pub mod settings;
+pub mod status;
+
+pub use clock::Clock;
+pub use server::{Exit, Server, ServerBuilder, ServerError};
+pub use settings::{ConfigureError, Mode, ServerSettings};
+
+/// Author of the built-in agents.
+const AUTHOR: &str = "Choria in Rust";
+/// Where to read more about them.
+const PROJECT_URL: &str = "https://choria.io";

@@ -1,0 +1,603 @@
+//! The server's life: connect, subscribe, announce, serve, end (spec 03 §1.3, §1.7).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use choria_config::keys;
+use choria_connector::servers::MiddlewareServers;
+use choria_connector::srv::{CachingResolver, Resolver, SystemResolver};
+use choria_connector::{
+    ConnectOptions, Connector, ConnectorError, NatsConnector, ServerSource, Status as Connection, Subscription, Target,
+    TargetError, TokenSource,
+};
+use choria_protocol::lifecycle::{Kind, PROVISION_MODE_SERVER, SERVER};
+use choria_protocol::subjects;
+use choria_rpc::Agent;
+use choria_security::provider::{FileProvider, SecurityError};
+use choria_security::tls::{self, TlsError};
+use choria_security::verify::RequestVerifier;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::agents::{ChoriaUtil, RpcUtil};
+use crate::clock::Clock;
+use crate::context::ServerContext;
+use crate::control::{Control, Scheduled};
+use crate::counters::Counters;
+use crate::events::{self, Events};
+use crate::host::{Host, HostError};
+use crate::pipeline::{Pipeline, Verification};
+use crate::provision::configure::ProviderCheck;
+use crate::provision::{ProvisionAgent, ProvisionContext};
+use crate::registration::{self, Registration, RegistrationError, Seal};
+use crate::settings::ServerSettings;
+use crate::settings::{ConfigureError, ProvisioningSource};
+
+/// Messages that wait per subscription; requests beyond it are dropped by the connection and counted there.
+const SUBSCRIPTION_QUEUE: usize = 64;
+
+/// Messages of all subscriptions that wait for the checks.
+const REQUEST_QUEUE: usize = 64;
+
+/// How often a server without a usable provisioning token looks whether there is one now.
+const TOKEN_POLL: Duration = Duration::from_secs(2);
+
+/// How [`Server::run`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The shutdown token was cancelled.
+    Stopped,
+    /// The process should start again with the same arguments: new configuration, or a provisioner asked for it.
+    Restart,
+    /// A provisioner or operator asked the server to stay down.
+    Shutdown,
+}
+
+/// Why a server could not be made or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Certificates, keys or verification.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A broker address.
+    #[error("plugin.choria.middleware_hosts: {0}")]
+    Target(#[from] TargetError),
+    /// An agent.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Registration.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    /// A collective or identity that is no subject.
+    #[error("could not subscribe to {subject}: {source}")]
+    Subscribe {
+        /// The subject.
+        subject: String,
+        /// Why.
+        source: ConnectorError,
+    },
+    /// The connection ended for good although nobody asked for it.
+    #[error("the connection was closed")]
+    ConnectionClosed,
+}
+
+/// Makes a [`Server`].
+pub struct ServerBuilder {
+    settings: ServerSettings,
+    agents: Vec<Arc<dyn Agent>>,
+    connector: Option<Arc<dyn Connector>>,
+    verifier: Option<RequestVerifier>,
+    component: Option<String>,
+    clock: Clock,
+    resolver: Arc<dyn Resolver>,
+    provider: ProviderCheck,
+}
+
+impl std::fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl ServerBuilder {
+    /// Hosts an agent of the embedding program. It is active once the server is a fleet member.
+    #[must_use]
+    pub fn agent(mut self, agent: Arc<dyn Agent>) -> Self {
+        self.agents.push(agent);
+        self
+    }
+
+    /// Uses this connection in place of one to the configured brokers. Its identity and TLS are the caller's affair.
+    #[must_use]
+    pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
+    /// Verifies requests with this in place of the configured CA. Verification itself cannot be switched off.
+    #[must_use]
+    pub fn verifier(mut self, verifier: RequestVerifier) -> Self {
+        self.verifier = Some(verifier);
+        self
+    }
+
+    /// Component name in lifecycle events, in place of `server`. A provisioning server is always
+    /// `provision_mode_server`.
+    #[must_use]
+    pub fn component(mut self, name: impl Into<String>) -> Self {
+        self.component = Some(name.into());
+        self
+    }
+
+    /// The clock. For tests and simulations.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Asks for SRV records in place of the system's name servers.
+    #[must_use]
+    pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
+    /// Whether `configure` insists on a security provider in the configuration it writes.
+    #[must_use]
+    pub fn provider_check(mut self, provider: ProviderCheck) -> Self {
+        self.provider = provider;
+        self
+    }
+
+    /// Sets up security and checks the settings. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// What is wrong and which setting it comes from.
+    pub fn build(self) -> Result<Server, ServerError> {
+        let security = Security::of(&self)?;
+        let plugins = registration::plugins(self.settings.config())?;
+        let connection = match &self.connector {
+            Some(connector) => Connect::Given(Arc::clone(connector)),
+            None => Connect::Options(Box::new(self.connect_options(&security)?)),
+        };
+        Ok(Server {
+            settings: Arc::new(self.settings),
+            agents: self.agents,
+            connection,
+            security,
+            plugins,
+            component: self.component,
+            clock: self.clock,
+            provider: self.provider,
+            reload: Arc::new(Notify::new()),
+        })
+    }
+
+    fn connect_options(&self, security: &Security) -> Result<ConnectOptions, ServerError> {
+        let settings = &self.settings;
+        let config = settings.config();
+        let mut options = if settings.is_provisioning() {
+            let source = Arc::new(ProvisioningSource {
+                token: Arc::clone(settings.token()),
+                resolver: Arc::clone(&self.resolver),
+            });
+            let mut options = ConnectOptions::new(ServerSource::Resolver(source.clone()));
+            options.token = TokenSource::Dynamic(source);
+            options
+        } else {
+            let hosts = config.get(&keys::MIDDLEWARE_HOSTS);
+            let hosts: Vec<Target> = hosts.iter().map(|host| Target::parse(host)).collect::<Result<_, _>>()?;
+            let source = MiddlewareServers {
+                srv_domain: if hosts.is_empty() { srv_domain(settings) } else { None },
+                hosts,
+                shuffle: true,
+                resolver: Arc::clone(&self.resolver),
+            };
+            let mut options = ConnectOptions::new(ServerSource::Resolver(Arc::new(source)));
+            options.user = config.get(&keys::NATS_USER);
+            options.password = config.get(&keys::NATS_PASS);
+            options
+        };
+        options.name = settings.identity();
+        options.connect_timeout = config.get(&keys::NETWORK_CONNECT_TIMEOUT);
+        options.inbox_prefix = subjects::inbox_prefix(&config.get(&keys::MAIN_COLLECTIVE));
+        if settings.build().tls {
+            options.tls = Some(match &security.provider {
+                Some(provider) => tls::client_config(&provider.tls_material()?)?,
+                None => tls::anonymous_client_config(),
+            });
+        }
+        Ok(options)
+    }
+}
+
+/// The domain of SRV records: the setting, else the host's own.
+fn srv_domain(settings: &ServerSettings) -> Option<String> {
+    let config = settings.config();
+    if !config.get(&keys::USE_SRV) {
+        return None;
+    }
+    config.get(&keys::SRV_DOMAIN).or_else(|| {
+        let names = settings.environment().host_names();
+        let host = names.host_name().filter(|name| name.matches('.').count() >= 2);
+        let own = host.and_then(|name| name.split_once('.').map(|(_, domain)| domain.to_owned()));
+        own.or_else(|| names.facter("networking.domain"))
+    })
+}
+
+/// What certificates give a server.
+#[derive(Debug)]
+struct Security {
+    /// Absent while provisioning, and where the embedder brings connection and verifier.
+    provider: Option<FileProvider>,
+    verification: Verification,
+    seal: Seal,
+}
+
+impl Security {
+    fn of(builder: &ServerBuilder) -> Result<Self, ServerError> {
+        let settings = &builder.settings;
+        if settings.is_provisioning() {
+            let token = settings.token().current();
+            let secure = token.map_or(settings.build().provision_secure, |token| token.claims.chs);
+            let seal = if secure { Seal::UnsignedRegistration } else { Seal::Insecure };
+            return Ok(Self { provider: None, verification: Verification::Provisioning, seal });
+        }
+        if let (Some(verifier), Some(_)) = (&builder.verifier, &builder.connector) {
+            return Ok(Self {
+                provider: None,
+                verification: Verification::Signed(verifier.clone()),
+                seal: Seal::UnsignedRegistration,
+            });
+        }
+        let provider = FileProvider::from_config(settings.config())?;
+        provider.validate()?;
+        let verifier = match &builder.verifier {
+            Some(verifier) => verifier.clone(),
+            None => provider.request_verifier()?,
+        };
+        // Nodes with a P-256 or Ed25519 key cannot sign v1 requests; registration has a form without signature.
+        let seal = match provider.request_signer() {
+            Ok(signer) => Seal::Signed(signer),
+            Err(error) => {
+                tracing::debug!("registration goes out unsigned: {error}");
+                Seal::UnsignedRegistration
+            }
+        };
+        Ok(Self { provider: Some(provider), verification: Verification::Signed(verifier), seal })
+    }
+}
+
+enum Connect {
+    Given(Arc<dyn Connector>),
+    Options(Box<ConnectOptions>),
+}
+
+/// A Choria server, ready to run.
+pub struct Server {
+    settings: Arc<ServerSettings>,
+    agents: Vec<Arc<dyn Agent>>,
+    connection: Connect,
+    security: Security,
+    plugins: Vec<registration::Plugin>,
+    component: Option<String>,
+    clock: Clock,
+    provider: ProviderCheck,
+    reload: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Starts making a server with these settings.
+    pub fn builder(settings: ServerSettings) -> ServerBuilder {
+        ServerBuilder {
+            settings,
+            agents: Vec::new(),
+            connector: None,
+            verifier: None,
+            component: None,
+            clock: Clock::default(),
+            resolver: Arc::new(CachingResolver::new(SystemResolver)),
+            provider: ProviderCheck::Required,
+        }
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &ServerSettings {
+        &self.settings
+    }
+
+    /// Notify this to make the server look at its configuration anew, as SIGHUP does: it ends with [`Exit::Restart`] if
+    /// the new configuration is good, and keeps running with the old one if not.
+    pub fn reload(&self) -> Arc<Notify> {
+        Arc::clone(&self.reload)
+    }
+
+    /// Runs until it is told to end. Connection problems of any kind never end it.
+    ///
+    /// # Errors
+    /// Settings that cannot work at all.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<Exit, ServerError> {
+        let connector: Arc<dyn Connector> = match &self.connection {
+            Connect::Given(connector) => Arc::clone(connector),
+            // Its own token: a shutdown must still be able to publish.
+            Connect::Options(options) => Arc::new(NatsConnector::start((**options).clone(), &CancellationToken::new())),
+        };
+        for note in self.settings.notes() {
+            tracing::warn!("{note}");
+        }
+        let counters = Arc::new(Counters::default());
+        let context = Arc::new(ServerContext::new(
+            Arc::clone(&self.settings),
+            counters,
+            self.clock.clone(),
+            Arc::clone(&connector),
+        ));
+        // Everything in the background ends with this set, whichever way this function ends.
+        let mut background = JoinSet::new();
+        self.start_status(&context, &mut background);
+        let result = Box::pin(self.serve(context, &mut background, shutdown)).await;
+        background.abort_all();
+        connector.close().await;
+        result
+    }
+
+    async fn serve(
+        self,
+        context: Arc<ServerContext>,
+        background: &mut JoinSet<()>,
+        shutdown: CancellationToken,
+    ) -> Result<Exit, ServerError> {
+        let control = Control::default();
+        if let Some(exit) = self.connected(&context, &shutdown).await? {
+            return Ok(exit);
+        }
+        let events = self.events(&context);
+        let mut host = Host::new(Arc::clone(&context))?;
+        self.register_agents(&mut host, &context, &events, &control)?;
+        host.announce();
+        let requests = subscribe(&context, &host, background).await?;
+        // Whoever sees the startup event may ask at once.
+        if let Err(error) = context.connector.flush().await {
+            tracing::debug!("the subscriptions were not confirmed: {error}");
+        }
+        events.publish(Kind::Startup { version: self.settings.build().version.clone() }).await;
+        background.spawn(alive(events.clone(), self.settings.build().version.clone()));
+        let (rhythm, seal) = (registration::rhythm(context.config()), Arc::new(self.security.seal));
+        for plugin in self.plugins {
+            let registration = Registration::new(Arc::clone(&context), plugin, rhythm, Arc::clone(&seal));
+            background.spawn(registration.run());
+        }
+        let collectives = context.config().get(&keys::COLLECTIVES);
+        let pipeline = Pipeline::new(self.security.verification, collectives, Arc::clone(&context.counters));
+        let soft = context.config().get(&keys::SOFT_SHUTDOWN_TIMEOUT);
+        let exit = tokio::select! {
+            exit = ended(&shutdown, &control, &self.reload, &context) => exit,
+            () = host.serve(requests, pipeline) => Err(ServerError::ConnectionClosed),
+        };
+        // What runs gets a moment to answer; a restart wish came from one of them.
+        host.finish(soft.min(Duration::from_secs(10))).await;
+        events.publish(Kind::Shutdown).await;
+        exit
+    }
+
+    /// Waits for the first connection. `Some` when the server ended before it.
+    async fn connected(
+        &self,
+        context: &ServerContext,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Exit>, ServerError> {
+        let mut status = context.connector.status();
+        let waiting_for_token = self.settings.is_provisioning() && self.settings.token().current().is_none();
+        let mut poll = interval(TOKEN_POLL);
+        loop {
+            tokio::select! {
+                seen = status.wait_for(|status| matches!(status, Connection::Connected { .. } | Connection::Closed)) => {
+                    return match seen.as_deref() {
+                        Ok(Connection::Connected { .. }) => Ok(None),
+                        _ => Err(ServerError::ConnectionClosed),
+                    };
+                }
+                () = shutdown.cancelled() => return Ok(Some(Exit::Stopped)),
+                _ = poll.tick(), if waiting_for_token => {
+                    // Name, facts and registration come from the token: with the first good one everything starts over.
+                    self.settings.token().refresh();
+                    if self.settings.token().current().is_some() {
+                        tracing::info!("there is a usable provisioning token now, starting over");
+                        return Ok(Some(Exit::Restart));
+                    }
+                }
+                () = self.reload.notified() => {
+                    if let Some(exit) = reloaded(context) {
+                        return Ok(Some(exit));
+                    }
+                }
+            }
+        }
+    }
+
+    fn events(&self, context: &ServerContext) -> Events {
+        let component = if self.settings.is_provisioning() {
+            PROVISION_MODE_SERVER.to_owned()
+        } else {
+            self.component.clone().unwrap_or_else(|| SERVER.to_owned())
+        };
+        Events::new(
+            Arc::clone(&context.connector),
+            Arc::clone(&context.counters),
+            context.clock.clone(),
+            self.settings.identity(),
+            component,
+            context.config().get(&keys::LEGACY_LIFECYCLE_FORMAT),
+        )
+    }
+
+    fn register_agents(
+        &self,
+        host: &mut Host,
+        context: &Arc<ServerContext>,
+        events: &Events,
+        control: &Control,
+    ) -> Result<(), HostError> {
+        host.register(Arc::new(RpcUtil::new(Arc::clone(context))))?;
+        host.register(Arc::new(ChoriaUtil::new(Arc::clone(context))))?;
+        let settings = &self.settings;
+        if settings.build().provision_agent && (settings.is_provisioning() || settings.token().action_token().is_some())
+        {
+            host.register(Arc::new(ProvisionAgent::new(ProvisionContext {
+                settings: Arc::clone(settings),
+                environment: settings.environment().clone(),
+                events: events.clone(),
+                control: control.clone(),
+                clock: self.clock.clone(),
+                provider: self.provider,
+            })))?;
+        }
+        // The provisioning account has no subjects for others.
+        if !settings.is_provisioning() {
+            for agent in &self.agents {
+                host.register(Arc::clone(agent))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_status(&self, context: &Arc<ServerContext>, background: &mut JoinSet<()>) {
+        let config = self.settings.config();
+        let every = config.get(&keys::STATUS_UPDATE_INTERVAL);
+        if let Some(path) = config.get(&keys::STATUS_FILE_PATH).filter(|_| !every.is_zero()) {
+            background.spawn(write_status(Arc::clone(context), path, every));
+        }
+    }
+}
+
+/// Writes the status file at every change of the connection and at every interval.
+async fn write_status(context: Arc<ServerContext>, path: PathBuf, every: Duration) {
+    let mut changes = context.connector.status();
+    let mut ticks = interval(every);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+        if let Err(error) = context.status().write(&path) {
+            tracing::error!("the status file was not written: {error}");
+        }
+    }
+}
+
+async fn alive(events: Events, version: String) {
+    let first = events::first_alive(&mut rand::rng());
+    sleep(first).await;
+    loop {
+        events.publish(Kind::Alive { version: version.clone() }).await;
+        sleep(events::ALIVE_INTERVAL).await;
+    }
+}
+
+/// Subscribes every agent and the node itself in every collective; all messages go into one queue.
+async fn subscribe(
+    context: &ServerContext,
+    host: &Host,
+    background: &mut JoinSet<()>,
+) -> Result<mpsc::Receiver<choria_connector::Message>, ServerError> {
+    let (sender, receiver) = mpsc::channel(REQUEST_QUEUE);
+    let identity = context.settings.identity();
+    for collective in context.config().get(&keys::COLLECTIVES) {
+        let mut wanted = vec![(subjects::node(&collective, &identity), None)];
+        for (agent, service) in host.agents() {
+            wanted.push(if service {
+                (subjects::broadcast_service(&collective, agent), Some(agent.to_owned()))
+            } else {
+                (subjects::broadcast_agent(&collective, agent), None)
+            });
+        }
+        for (subject, queue) in wanted {
+            let subscribed = context.connector.subscribe(&subject, queue.as_deref(), SUBSCRIPTION_QUEUE).await;
+            let subscription = subscribed.map_err(|source| ServerError::Subscribe { subject, source })?;
+            background.spawn(forward(subscription, sender.clone()));
+        }
+    }
+    Ok(receiver)
+}
+
+async fn forward(mut subscription: Subscription, sender: mpsc::Sender<choria_connector::Message>) {
+    while let Some(message) = subscription.next().await {
+        if sender.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits for whatever ends a running server.
+async fn ended(
+    shutdown: &CancellationToken,
+    control: &Control,
+    reload: &Notify,
+    context: &ServerContext,
+) -> Result<Exit, ServerError> {
+    let mut wishes = control.watch();
+    let mut wish: Option<Scheduled> = None;
+    loop {
+        let due = async {
+            match wish {
+                Some(scheduled) => {
+                    sleep_until(scheduled.at).await;
+                    scheduled.exit
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(Exit::Stopped),
+            exit = due => return Ok(exit),
+            _ = wishes.changed() => wish = *wishes.borrow_and_update(),
+            () = reload.notified() => {
+                if let Some(exit) = reloaded(context) {
+                    return Ok(exit);
+                }
+            }
+        }
+    }
+}
+
+/// Looks at the configuration as the next start will. A bad one changes nothing.
+fn reloaded(context: &ServerContext) -> Option<Exit> {
+    let settings = &context.settings;
+    let file = settings.config_file()?;
+    let fresh = ServerSettings::load(file, settings.token().path(), settings.environment(), context.clock.now());
+    let problem = match fresh.map(|settings| Server::builder(settings).build()) {
+        Ok(Ok(_)) => {
+            tracing::info!("the configuration is good, starting over with it");
+            return Some(Exit::Restart);
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => ConfigureError::to_string(&error),
+    };
+    tracing::error!("the configuration is not taken over, the server goes on as it is: {problem}");
+    None
+}
+
+/// Waits for `done` at most `limit`.
+pub(crate) async fn within(limit: Duration, done: impl Future<Output = ()>) {
+    let started = Instant::now();
+    if timeout(limit, done).await.is_err() {
+        tracing::warn!("some requests were not finished after {:?}", started.elapsed());
+    }
+}
