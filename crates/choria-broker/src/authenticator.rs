@@ -13,6 +13,9 @@ use crate::policy::{self, ConnectFacts, Origin, PolicyGrant, PolicyInputs, Tls};
 /// How long the holder of a node's name has to show that it lives when another connection claims the name.
 const CLAIM_PROBE: Duration = Duration::from_secs(2);
 
+/// Year 2106, which stands for every later one.
+const FAR_FUTURE: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Answers CONNECTs with [`policy::decide`]. The inputs can be replaced while connections come and go.
 #[derive(Debug)]
 pub(crate) struct PolicyAuthenticator {
@@ -84,8 +87,8 @@ fn facts<'a>(request: &'a ConnectRequest, names: &'a [String]) -> ConnectFacts<'
 fn into_grant(grant: PolicyGrant) -> Grant {
     let expires_at = grant.expires_at.map(|second| {
         let second = u64::try_from(second).unwrap_or(0);
-        // A time beyond what the system can express never comes; the far future stands for it.
-        UNIX_EPOCH.checked_add(Duration::from_secs(second)).unwrap_or(UNIX_EPOCH + Duration::from_secs(u32::MAX.into()))
+        // A time beyond what the system can express never comes.
+        UNIX_EPOCH.checked_add(Duration::from_secs(second)).unwrap_or_else(|| UNIX_EPOCH + FAR_FUTURE)
     });
     Grant {
         account: grant.account.name().to_owned(),

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 /// A burst and a rate per key. The keys are a small fixed set of reasons, so the map does not grow.
 #[derive(Debug)]
-pub struct LogLimit {
+pub(crate) struct LogLimit {
     burst: u32,
     per_second: f64,
     buckets: Mutex<HashMap<&'static str, Bucket>>,
@@ -25,13 +25,13 @@ struct Bucket {
 
 impl LogLimit {
     /// `burst` lines at once, then `per_second` lines a second, for each key.
-    pub fn new(burst: u32, per_second: f64) -> Self {
+    pub(crate) fn new(burst: u32, per_second: f64) -> Self {
         Self { burst, per_second, buckets: Mutex::new(HashMap::new()) }
     }
 
     /// Whether a line of `key` may be written `now` (time since any fixed moment): `Some` with the number of lines
     /// left out since the last one, or `None`.
-    pub fn allow(&self, key: &'static str, now: Duration) -> Option<u64> {
+    pub(crate) fn allow(&self, key: &'static str, now: Duration) -> Option<u64> {
         let full = f64::from(self.burst);
         let mut buckets = self.buckets.lock();
         let bucket = buckets.entry(key).or_insert(Bucket { left: full, at: now, suppressed: 0 });

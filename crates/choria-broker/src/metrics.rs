@@ -12,20 +12,23 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use crate::process::{ProcessFigures, unix_seconds};
 
 /// Connections refused, by reason.
-pub const REFUSED: &str = "choria_broker_refused";
+pub(crate) const REFUSED: &str = "choria_broker_refused";
 /// Connections accepted, by account.
-pub const ACCEPTED: &str = "choria_broker_accepted";
+pub(crate) const ACCEPTED: &str = "choria_broker_accepted";
 /// Publishes and subscriptions refused after CONNECT, by reason.
-pub const VIOLATIONS: &str = "choria_broker_violations";
+pub(crate) const VIOLATIONS: &str = "choria_broker_violations";
 /// Claims of a node's name, by result: `granted`, `held`, `released`, `taken_over`.
-pub const CLAIMS: &str = "choria_broker_claims";
+pub(crate) const CLAIMS: &str = "choria_broker_claims";
 /// Reloads of the configuration, by result: `done`, `failed`.
-pub const RELOADS: &str = "choria_broker_reloads";
+pub(crate) const RELOADS: &str = "choria_broker_reloads";
 /// Events about refusals that were left out because there were too many.
-pub const EVENTS_DROPPED: &str = "choria_broker_events_dropped";
+pub(crate) const EVENTS_DROPPED: &str = "choria_broker_events_dropped";
 
-/// The gauges of spec 02 §9 that a broker without streams and leafnodes has: name and where the value comes from.
-const NETWORK_GAUGES: [(&str, fn(&NetworkFigures) -> f64); 11] = [
+/// Name of a gauge and where its value comes from.
+type NetworkGauge = (&'static str, fn(&NetworkFigures) -> f64);
+
+/// The gauges of spec 02 §9 that a broker without streams and leafnodes has.
+const NETWORK_GAUGES: [NetworkGauge; 11] = [
     ("choria_network_connections", |f| float(f.connections)),
     ("choria_network_total_connections", |f| float(f.total_connections)),
     ("choria_network_routes", |_| 0.0),
@@ -41,23 +44,23 @@ const NETWORK_GAUGES: [(&str, fn(&NetworkFigures) -> f64); 11] = [
 
 /// What the network broker counts, at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NetworkFigures {
+pub(crate) struct NetworkFigures {
     /// Open connections.
-    pub connections: u64,
+    pub(crate) connections: u64,
     /// Connections since the start.
-    pub total_connections: u64,
+    pub(crate) total_connections: u64,
     /// Messages received.
-    pub in_msgs: u64,
+    pub(crate) in_msgs: u64,
     /// Messages sent.
-    pub out_msgs: u64,
+    pub(crate) out_msgs: u64,
     /// Payload bytes received.
-    pub in_bytes: u64,
+    pub(crate) in_bytes: u64,
     /// Payload bytes sent.
-    pub out_bytes: u64,
+    pub(crate) out_bytes: u64,
     /// Connections closed because they read too slowly.
-    pub slow_consumers: u64,
+    pub(crate) slow_consumers: u64,
     /// Subscriptions.
-    pub subscriptions: u64,
+    pub(crate) subscriptions: u64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats; 2^53 messages are far away")]
@@ -66,7 +69,7 @@ const fn float(value: u64) -> f64 {
 }
 
 /// The metrics of one broker.
-pub struct Metrics {
+pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     identity: String,
@@ -84,7 +87,7 @@ static METADATA: Metadata<'static> = Metadata::new("choria_broker", Level::INFO,
 
 impl Metrics {
     /// Makes the recorder and the series that must exist before anything happened, so that rates start at zero.
-    pub fn new(identity: &str, version: &str, sha: &str, started: SystemTime) -> Self {
+    pub(crate) fn new(identity: &str, version: &str, sha: &str, started: SystemTime) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         let metrics = Self { recorder, handle, identity: identity.to_owned(), started };
@@ -120,54 +123,64 @@ impl Metrics {
     }
 
     /// A connection was refused.
-    pub fn refused(&self, reason: &'static str) {
+    pub(crate) fn refused(&self, reason: &'static str) {
         self.labelled(REFUSED, "reason", reason).increment(1);
     }
 
     /// A connection was accepted.
-    pub fn accepted(&self, account: &str) {
+    pub(crate) fn accepted(&self, account: &str) {
         self.labelled(ACCEPTED, "account", account).increment(1);
     }
 
     /// A publish or subscription was refused.
-    pub fn violation(&self, reason: &'static str) {
+    pub(crate) fn violation(&self, reason: &'static str) {
         self.labelled(VIOLATIONS, "reason", reason).increment(1);
     }
 
     /// A name was claimed, with this result.
-    pub fn claim(&self, result: &'static str) {
+    pub(crate) fn claim(&self, result: &'static str) {
         self.labelled(CLAIMS, "result", result).increment(1);
     }
 
     /// The configuration was read again.
-    pub fn reload(&self, result: &'static str) {
+    pub(crate) fn reload(&self, result: &'static str) {
         self.labelled(RELOADS, "result", result).increment(1);
     }
 
     /// An event about a refusal was left out.
-    pub fn event_dropped(&self) {
+    pub(crate) fn event_dropped(&self) {
         self.counter(EVENTS_DROPPED, &[("identity", &self.identity)]).increment(1);
     }
 
     /// The text of `/choria/prometheus`, with the gauges of this moment.
-    pub fn render(&self, network: &NetworkFigures, process: &ProcessFigures) -> String {
+    pub(crate) fn render(&self, network: &NetworkFigures, process: &ProcessFigures) -> String {
         let identity = [("identity", self.identity.as_str())];
         for (name, value) in NETWORK_GAUGES {
             self.gauge(name, &identity).set(value(network));
         }
-        self.gauge("process_resident_memory_bytes", &[]).set(float(process.resident));
-        self.gauge("process_virtual_memory_bytes", &[]).set(float(process.virtual_size));
-        self.gauge("process_open_fds", &[]).set(float(process.open_files));
-        self.gauge("process_max_fds", &[]).set(float(process.max_files));
-        self.gauge("process_start_time_seconds", &[]).set(unix_seconds(self.started));
-        self.counter("process_cpu_seconds_total", &[]).absolute(process.cpu.as_secs());
         self.handle.run_upkeep();
-        self.handle.render()
+        self.handle.render() + &process_text(process, self.started)
     }
+}
+
+/// The `process_*` family, written by hand: counters of the recorder are whole numbers, CPU seconds are not.
+fn process_text(process: &ProcessFigures, started: SystemTime) -> String {
+    let series = [
+        ("process_cpu_seconds_total", "counter", process.cpu.as_secs_f64()),
+        ("process_max_fds", "gauge", float(process.max_files)),
+        ("process_open_fds", "gauge", float(process.open_files)),
+        ("process_resident_memory_bytes", "gauge", float(process.resident)),
+        ("process_start_time_seconds", "gauge", unix_seconds(started)),
+        ("process_virtual_memory_bytes", "gauge", float(process.virtual_size)),
+    ];
+    let lines = series.map(|(name, kind, value)| format!("# TYPE {name} {kind}\n{name} {value}\n"));
+    lines.concat()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn metrics() -> Metrics {
@@ -175,7 +188,8 @@ mod tests {
     }
 
     fn render(metrics: &Metrics) -> String {
-        metrics.render(&NetworkFigures { connections: 3, in_bytes: 5923, ..Default::default() }, &Default::default())
+        let network = NetworkFigures { connections: 3, in_bytes: 5923, ..Default::default() };
+        metrics.render(&network, &ProcessFigures { cpu: Duration::from_millis(140), ..Default::default() })
     }
 
     #[test]
@@ -189,6 +203,8 @@ mod tests {
             r#"choria_network_in_bytes{identity="broker.example.net"} 5923"#,
             r#"choria_broker_refused{reason="wrong_password",identity="broker.example.net"} 0"#,
             r#"choria_broker_claims{result="held",identity="broker.example.net"} 0"#,
+            "# TYPE process_cpu_seconds_total counter",
+            "process_cpu_seconds_total 0.14",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} missing in\n{text}");
         }

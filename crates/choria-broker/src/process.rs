@@ -4,17 +4,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Figures of this process at one moment. Where the system does not tell (no `/proc`) they are zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct ProcessFigures {
+pub(crate) struct ProcessFigures {
     /// Resident memory in bytes.
-    pub resident: u64,
+    pub(crate) resident: u64,
     /// Virtual memory in bytes.
-    pub virtual_size: u64,
+    pub(crate) virtual_size: u64,
     /// CPU time used since the start, user and system.
-    pub cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Open file descriptors.
-    pub open_files: u64,
+    pub(crate) open_files: u64,
     /// Limit of open file descriptors.
-    pub max_files: u64,
+    pub(crate) max_files: u64,
 }
 
 /// Length of a clock tick in `/proc/PID/stat`: 100 per second on every Linux this runs on.
@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(10);
 
 impl ProcessFigures {
     /// Reads the figures of this process.
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let file = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         let status = file("status");
         Self {
@@ -53,7 +53,7 @@ fn max_files(limits: &str) -> u64 {
 }
 
 /// Seconds since 1970 with fraction, as Prometheus writes times.
-pub fn unix_seconds(time: SystemTime) -> f64 {
+pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 

@@ -62,7 +62,8 @@ impl Service {
         Ok(Self { config: config.clone(), environment, build: build.clone(), options, settings, material })
     }
 
-    /// Opens the ports. The broker runs until [`Handle::shutdown`]; dropping the handle ends it without a drain.
+    /// Opens the ports. The broker runs until [`Handle::shutdown`], or until the handle is dropped, which does not wait
+    /// for the drain.
     ///
     /// # Errors
     /// A port that cannot be opened.
@@ -274,7 +275,14 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.stop.is_cancelled() {
+            return;
+        }
         self.stop.cancel();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let broker = self.broker.clone();
+            runtime.spawn(async move { broker.shutdown().await });
+        }
     }
 }
 

@@ -161,6 +161,17 @@ async fn clients_see_the_end_of_the_stream() {
 }
 
 #[tokio::test]
+async fn a_dropped_handle_ends_the_broker() {
+    let lab = Lab::new();
+    let broker = lab.start("").await;
+    let address = broker.client_addr;
+    let mut member = Raw::member(address, &lab.member("m.mcollective")).await;
+    drop(broker);
+    assert_eq!(member.until_closed().await, Vec::<String>::new());
+    lab::until("the port closes", async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+}
+
+#[tokio::test]
 async fn starts_that_must_fail_name_file_key_and_way_out() {
     let lab = Lab::new();
     let key = lab.path(&format!("{IDENTITY}.key"));

@@ -267,7 +267,7 @@ fn resolve(config: &Config, key: &'static str, host: &str, port: u16) -> Result<
         |problem: String| SettingsError::Address { file: file_name(config), key, value: host.to_owned(), problem };
     let found: Vec<_> = (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
     // Names such as localhost have both kinds; IPv4 is what every client of such a name tries.
-    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
     first.copied().ok_or_else(|| failed("the name has no address".to_owned()))
 }
 

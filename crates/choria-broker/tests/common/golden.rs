@@ -1,5 +1,5 @@
 //! The golden rows of `testdata/broker` as the policy function's inputs.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! A broker with real files, real TLS and a port of its own, and clients of every kind.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

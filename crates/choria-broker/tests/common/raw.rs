@@ -1,5 +1,5 @@
 //! A client that speaks the protocol line by line, so that tests see exactly what the broker says.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use std::io;
 use std::net::SocketAddr;
