@@ -5,9 +5,10 @@
 use std::fmt;
 use std::path::Path;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize};
-use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::der_parser::ber::BerObjectContent;
 use x509_parser::der_parser::der::parse_der;
 use x509_parser::oid_registry as oid;
@@ -134,7 +135,7 @@ impl PrivateKey {
     pub fn generate(kind: KeyKind) -> Result<Self, KeyError> {
         let pair = match kind {
             KeyKind::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
-            KeyKind::Ed25519 => KeyPair::generate_for(&PKCS_ED25519),
+            KeyKind::Ed25519 => return generate_ed25519().ok_or(KeyError::Generate { kind }),
             KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
         }
         .map_err(|_| KeyError::Generate { kind })?;
@@ -235,6 +236,14 @@ impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PrivateKey").field("kind", &self.kind).finish_non_exhaustive()
     }
+}
+
+/// An Ed25519 key in the first version of PKCS#8: OpenSSL up to 3.0 cannot read the second, which holds the public key too.
+fn generate_ed25519() -> Option<PrivateKey> {
+    let pair = Ed25519KeyPair::generate().ok()?;
+    let document = pair.to_pkcs8v1().ok()?;
+    let der = PrivatePkcs8KeyDer::from(document.as_ref());
+    PrivateKey::from_pair(KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).ok()?)
 }
 
 /// Makes a new key; [`PrivateKey::generate`] under the name other rooms use.

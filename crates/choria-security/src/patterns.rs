@@ -4,6 +4,8 @@
 //! own; a value written `/like this/` loses the slashes. An expression that does not compile is an error when the list is
 //! made; the original ignores it, which for a deny list means failing open.
 
+use std::sync::{Arc, LazyLock};
+
 use regex::{Regex, RegexBuilder};
 
 /// Default of `plugin.choria.security.certname_whitelist`.
@@ -27,10 +29,11 @@ pub struct PatternError {
     pub problem: String,
 }
 
-/// A compiled list of patterns.
+/// A compiled list of patterns; clones share it.
 #[derive(Debug, Clone)]
 pub struct Patterns {
-    patterns: Vec<(String, Regex)>,
+    // Shared, because every copy of a `Regex` builds its own caches: policies are made per node.
+    patterns: Arc<[(String, Regex)]>,
     fold: bool,
 }
 
@@ -56,7 +59,9 @@ impl Patterns {
 
     /// The provisioner's default deny list.
     pub fn default_deny() -> Self {
-        Self::deny(DEFAULT_DENIED).expect("the built in patterns compile")
+        static COMPILED: LazyLock<Patterns> =
+            LazyLock::new(|| Patterns::deny(DEFAULT_DENIED).expect("the built in patterns compile"));
+        COMPILED.clone()
     }
 
     fn compile<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>, fold: bool) -> Result<Self, PatternError> {

@@ -74,7 +74,16 @@ fn assert_issued_by(der: &[u8], ca_pem: &str) {
     let leaf = webpki::EndEntityCert::try_from(&leaf).unwrap();
     let time = rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(NOW).unwrap()));
     for usage in [webpki::KeyUsage::client_auth(), webpki::KeyUsage::server_auth()] {
-        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, std::slice::from_ref(&anchor), &[], time, usage, None, None).unwrap();
+        leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            std::slice::from_ref(&anchor),
+            &[],
+            time,
+            usage,
+            None,
+            None,
+        )
+        .unwrap();
     }
 }
 
@@ -193,6 +202,10 @@ fn key_files_have_the_form_choria_expects() {
         {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        if kind == KeyKind::Ed25519 {
+            // Version 1 of PKCS#8, 48 bytes: older OpenSSL reads nothing else.
+            assert_eq!(pem::parse(&text).unwrap().contents().len(), 48);
         }
         let loaded = PrivateKey::load(&path).unwrap();
         assert_eq!((loaded.kind(), loaded.public_der()), (public, key.public_der()));
