@@ -41,7 +41,7 @@ impl Files {
     }
 }
 
-/// A certificate authority in a directory of its own; certificates are valid from now for a day.
+/// A certificate authority in a directory of its own; certificates written to files are valid for a day.
 #[derive(Debug)]
 pub struct TestCa {
     authority: CertificateAuthority,
@@ -123,12 +123,12 @@ impl TestCa {
         self.files(identity, &IssueRequest::new(identity, KeyKind::P256))
     }
 
-    /// Issues what is asked for, without writing files. The validity is one day unless the request changes it.
+    /// Issues exactly what is asked for, without writing files.
     pub fn issue(&self, request: &IssueRequest) -> Issued {
         self.authority.issue(request, self.now).expect("the test authority can issue what tests ask for")
     }
 
-    /// Issues and writes `<file>.pem` and `<file>-key.pem`.
+    /// Issues, valid for a day, and writes `<file>.pem` and `<file>-key.pem`.
     pub fn files(&self, file: &str, request: &IssueRequest) -> Files {
         let issued = self.issue(&IssueRequest { validity: Duration::from_secs(24 * 3600), ..request.clone() });
         let files = Files {
