@@ -13,10 +13,13 @@ use tokio::time::Instant;
 use crate::auth::ExclusiveClaim;
 use crate::conn::{Conn, flag};
 
+/// Account and name.
+type ClaimKey = (u32, Box<str>);
+
 /// Held claims by account and name.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    held: Mutex<FxHashMap<(u32, Box<str>), Arc<Conn>>>,
+    held: Mutex<FxHashMap<ClaimKey, Arc<Conn>>>,
     /// Told whenever a probed holder sent something or a claim came free.
     moved: Notify,
 }

@@ -163,7 +163,7 @@ impl Conn {
 
     /// Ends the connection; the first reason counts. What is queued is still written as far as the socket takes it.
     pub(crate) fn close(&self, reason: impl Into<CloseReason>) {
-        self.rare.lock().close.get_or_insert(reason.into());
+        self.rare.lock().close.get_or_insert_with(|| reason.into());
         self.set(flag::CLOSING);
         self.waker.wake();
     }

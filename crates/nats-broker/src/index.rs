@@ -55,6 +55,12 @@ impl Index {
         self.subscriptions
     }
 
+    /// Whether any filter is left.
+    #[cfg(test)]
+    pub(crate) fn has_entries(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// The shared text of a filter, so that many subscriptions to it keep one copy.
     pub(crate) fn intern(&self, filter: &str) -> Arc<str> {
         self.entries.get(filter).map_or_else(|| filter.into(), |entry| Arc::clone(&entry.filter))

@@ -35,7 +35,7 @@ mod connection;
 mod index;
 mod local;
 mod mapping;
-mod monitor;
+pub mod monitor;
 mod outbox;
 mod permission;
 mod responses;
@@ -56,4 +56,5 @@ pub use config::{
     StreamExport, StreamImport,
 };
 pub use local::{LocalMessage, LocalSubscription};
+pub use monitor::Monitor;
 pub use static_auth::{OpenAuthenticator, StaticAuthenticator};

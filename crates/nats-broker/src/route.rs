@@ -48,13 +48,6 @@ pub(crate) struct Run<'a> {
     pub(crate) messages: &'a [Message<'a>],
 }
 
-impl Run<'_> {
-    /// The mask of all messages.
-    pub(crate) fn all(&self) -> u64 {
-        if self.messages.len() >= RUN { u64::MAX } else { (1 << self.messages.len()) - 1 }
-    }
-}
-
 /// The set bits of a mask, lowest first.
 pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {

@@ -64,7 +64,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "assembles the parts that Broker::start was given")]
     pub(crate) fn new(
         config: BrokerConfig,
         accounts: Vec<Account>,

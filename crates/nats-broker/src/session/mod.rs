@@ -2,6 +2,8 @@
 
 mod publish;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

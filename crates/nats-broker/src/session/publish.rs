@@ -108,7 +108,8 @@ impl Session {
                 self.deny(rights, "publish", subject, &format!("Publish with Reply of \"{reply}\""), index, tick);
                 continue;
             }
-            if !by_list && !(by_answer && self.takes_answer(subject, tick.now)) {
+            let may = by_list || (by_answer && self.takes_answer(subject, tick.now));
+            if !may {
                 self.deny(rights, "publish", subject, &format!("Publish to \"{}\"", quoted(subject)), index, tick);
                 continue;
             }

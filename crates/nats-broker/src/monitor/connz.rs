@@ -1,0 +1,392 @@
+//! `/connz`.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use nats_proto::subject::matches;
+
+use super::{QueryError, go_duration, rfc3339, uptime};
+use crate::conn::Conn;
+use crate::shared::Shared;
+use crate::subscription::Subscription;
+
+/// Whether to list subscriptions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConnzSubs {
+    /// No.
+    #[default]
+    None,
+    /// Subjects.
+    List,
+    /// With queue, sid and counters.
+    Detail,
+}
+
+/// Which connections to list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConnzState {
+    /// Those that are open.
+    #[default]
+    Open,
+    /// Those that have ended, as far as remembered.
+    Closed,
+    /// Both.
+    All,
+}
+
+/// Order of the list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConnzSort {
+    /// Connection id.
+    #[default]
+    Cid,
+    /// Age, oldest first.
+    Start,
+    /// Most subscriptions first.
+    Subs,
+    /// Most waiting bytes first.
+    Pending,
+    /// Most delivered messages first.
+    MsgsTo,
+    /// Most published messages first.
+    MsgsFrom,
+    /// Most delivered bytes first.
+    BytesTo,
+    /// Most published bytes first.
+    BytesFrom,
+    /// Latest activity first.
+    Last,
+    /// Longest idle first.
+    Idle,
+    /// Longest connected first.
+    Uptime,
+    /// Longest round trip first.
+    Rtt,
+    /// Latest end first.
+    Stop,
+    /// Reason of the end.
+    Reason,
+}
+
+impl ConnzSort {
+    /// Reads nats-server's names.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn parse(text: &str) -> Result<Self, QueryError> {
+        Ok(match text {
+            "" | "cid" => Self::Cid,
+            "start" => Self::Start,
+            "subs" => Self::Subs,
+            "pending" => Self::Pending,
+            "msgs_to" => Self::MsgsTo,
+            "msgs_from" => Self::MsgsFrom,
+            "bytes_to" => Self::BytesTo,
+            "bytes_from" => Self::BytesFrom,
+            "last" => Self::Last,
+            "idle" => Self::Idle,
+            "uptime" => Self::Uptime,
+            "rtt" => Self::Rtt,
+            "stop" => Self::Stop,
+            "reason" => Self::Reason,
+            other => return Err(QueryError::Sort(other.to_owned())),
+        })
+    }
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct ConnzQuery {
+    /// Show user and account.
+    pub auth: bool,
+    /// Show subscriptions.
+    pub subs: ConnzSubs,
+    /// Open, closed or both.
+    pub state: ConnzState,
+    /// Order.
+    pub sort: ConnzSort,
+    /// Entries to skip.
+    pub offset: usize,
+    /// Entries to show; 0 = 1024.
+    pub limit: usize,
+    /// Only this connection.
+    pub cid: Option<u64>,
+    /// Only connections of this user.
+    pub user: Option<String>,
+    /// Only connections of this account.
+    pub acc: Option<String>,
+    /// Only connections with a subscription that matches this subject; needs `acc`.
+    pub filter_subject: Option<String>,
+    /// Only this MQTT client: there are none.
+    pub mqtt_client: Option<String>,
+}
+
+/// A subscription with its counters.
+#[derive(Debug, Clone, Serialize)]
+pub struct SubDetail {
+    /// Account name, only in `/subsz`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Account name once more, as nats-server does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account_tag: Option<String>,
+    /// Filter.
+    pub subject: String,
+    /// Queue group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qgroup: Option<String>,
+    /// The client's name of the subscription.
+    pub sid: String,
+    /// Messages delivered.
+    pub msgs: u64,
+    /// Messages after which it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// Connection; 0 for receivers inside the broker's process.
+    pub cid: u64,
+}
+
+impl SubDetail {
+    pub(super) fn new(sub: &Subscription, account: Option<&str>) -> Self {
+        let max = sub.max.load(Ordering::Relaxed);
+        Self {
+            account: account.map(str::to_owned),
+            account_tag: account.map(str::to_owned),
+            subject: sub.filter.to_string(),
+            qgroup: sub.queue.as_deref().map(str::to_owned),
+            sid: String::from_utf8_lossy(sub.sid.as_bytes()).into_owned(),
+            msgs: sub.delivered.load(Ordering::Relaxed),
+            max: (max > 0).then_some(max),
+            cid: sub.conn().map_or(0, |conn| conn.cid),
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are those of nats-server's /connz")]
+pub struct ConnzEntry {
+    pub cid: u64,
+    pub kind: &'static str,
+    #[serde(rename = "type")]
+    pub client_type: &'static str,
+    pub ip: String,
+    pub port: u16,
+    pub start: String,
+    pub last_activity: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub rtt: String,
+    pub uptime: String,
+    pub idle: String,
+    pub pending_bytes: usize,
+    pub in_msgs: u64,
+    pub out_msgs: u64,
+    pub in_bytes: u64,
+    pub out_bytes: u64,
+    pub subscriptions: usize,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub lang: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tls_version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tls_cipher_suite: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub authorized_user: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub account: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subscriptions_list: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subscriptions_list_detail: Vec<SubDetail>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name_tag: String,
+    #[serde(skip)]
+    order: Order,
+}
+
+/// What the list can be sorted by and is not in an entry as a number.
+#[derive(Debug, Clone, Copy, Default)]
+struct Order {
+    start: Duration,
+    last: Duration,
+    stop: Duration,
+    rtt_us: u64,
+}
+
+/// A page of connections.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are those of nats-server's /connz")]
+pub struct Connz {
+    pub server_id: String,
+    pub now: String,
+    /// Entries on this page.
+    pub num_connections: usize,
+    /// Entries before `cid` and `user` were looked at.
+    pub total: usize,
+    pub offset: usize,
+    pub limit: usize,
+    pub connections: Vec<ConnzEntry>,
+}
+
+/// A connection that has ended.
+#[derive(Debug)]
+pub(crate) struct ClosedConnection {
+    entry: ConnzEntry,
+}
+
+impl ClosedConnection {
+    pub(crate) fn new(shared: &Shared, conn: &Arc<Conn>, subscriptions: usize) -> Self {
+        let now = SystemTime::now();
+        let mut entry = entry(shared, conn, now);
+        entry.subscriptions = subscriptions;
+        entry.stop = Some(rfc3339(now));
+        entry.reason = Some(conn.rare.lock().close.clone().unwrap_or_default().into_owned());
+        entry.order.stop = since_epoch(now);
+        Self { entry }
+    }
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+fn entry(shared: &Shared, conn: &Arc<Conn>, now: SystemTime) -> ConnzEntry {
+    let idle = Duration::from_millis(shared.hub.timers.now().saturating_sub(conn.last_in.load(Ordering::Relaxed)));
+    let last = now.checked_sub(idle).unwrap_or(now).max(conn.started);
+    let rtt_us = conn.rtt_us.load(Ordering::Relaxed);
+    let (pending_bytes, out_msgs, out_bytes) = {
+        let outbox = conn.outbox.lock();
+        (outbox.pending(), outbox.messages, outbox.bytes)
+    };
+    let rare = conn.rare.lock();
+    let about = rare.about.as_deref().cloned().unwrap_or_default();
+    let account = rare.account.map(|number| shared.accounts[number as usize].name.to_string()).unwrap_or_default();
+    ConnzEntry {
+        cid: conn.cid,
+        kind: "Client",
+        client_type: "nats",
+        ip: conn.remote.map(|remote| remote.ip().to_string()).unwrap_or_default(),
+        port: conn.remote.map_or(0, |remote| remote.port()),
+        start: rfc3339(conn.started),
+        last_activity: rfc3339(last),
+        stop: None,
+        reason: None,
+        rtt: go_duration(rtt_us),
+        uptime: uptime(now.duration_since(conn.started).unwrap_or_default()),
+        idle: uptime(idle),
+        pending_bytes,
+        in_msgs: conn.in_messages.load(Ordering::Relaxed),
+        out_msgs,
+        in_bytes: conn.in_bytes.load(Ordering::Relaxed),
+        out_bytes,
+        subscriptions: rare.subs.len(),
+        name: about.name,
+        lang: about.lang,
+        version: about.version,
+        tls_version: about.tls_version,
+        tls_cipher_suite: about.tls_cipher_suite,
+        authorized_user: rare.grant.as_ref().and_then(|grant| grant.user.clone()).unwrap_or_default(),
+        name_tag: account.clone(),
+        account,
+        subscriptions_list: Vec::new(),
+        subscriptions_list_detail: Vec::new(),
+        order: Order { start: since_epoch(conn.started), last: since_epoch(last), stop: Duration::ZERO, rtt_us },
+    }
+}
+
+fn has_matching_subscription(conn: &Conn, subject: &str) -> bool {
+    conn.rare.lock().subs.iter().any(|sub| matches(&sub.filter, subject) || *sub.filter == *subject)
+}
+
+fn add_subscriptions(conn: &Conn, subs: ConnzSubs, entry: &mut ConnzEntry) {
+    let rare = conn.rare.lock();
+    match subs {
+        ConnzSubs::None => {}
+        ConnzSubs::List => entry.subscriptions_list = rare.subs.iter().map(|sub| sub.filter.to_string()).collect(),
+        ConnzSubs::Detail => {
+            entry.subscriptions_list_detail = rare.subs.iter().map(|sub| SubDetail::new(sub, None)).collect();
+        }
+    }
+}
+
+pub(super) fn connz(shared: &Shared, query: &ConnzQuery) -> Result<Connz, QueryError> {
+    if query.filter_subject.is_some() && query.acc.is_none() {
+        return Err(QueryError::FilterWithoutAccount);
+    }
+    let now = SystemTime::now();
+    let mut entries = Vec::new();
+    if query.state != ConnzState::Closed {
+        for conn in shared.all_conns() {
+            let mut entry = entry(shared, &conn, now);
+            if query.filter_subject.as_ref().is_some_and(|subject| !has_matching_subscription(&conn, subject)) {
+                continue;
+            }
+            add_subscriptions(&conn, query.subs, &mut entry);
+            entries.push(entry);
+        }
+    }
+    if query.state != ConnzState::Open && query.filter_subject.is_none() {
+        entries.extend(shared.closed.lock().iter().map(|closed| closed.entry.clone()));
+    }
+    if let Some(acc) = &query.acc {
+        entries.retain(|entry| entry.account == *acc);
+    }
+    let total = entries.len();
+    entries.retain(|entry| {
+        query.cid.is_none_or(|cid| entry.cid == cid)
+            && query.user.as_ref().is_none_or(|user| entry.authorized_user == *user)
+            && query.mqtt_client.is_none()
+    });
+    sort(&mut entries, query.sort);
+    let limit = match (query.cid, query.limit) {
+        (Some(_), _) => 1,
+        (None, 0) => 1024,
+        (None, limit) => limit,
+    };
+    let mut connections: Vec<ConnzEntry> = entries.into_iter().skip(query.offset).take(limit).collect();
+    if !query.auth {
+        for entry in &mut connections {
+            entry.authorized_user.clear();
+            entry.account.clear();
+            entry.name_tag.clear();
+        }
+    }
+    Ok(Connz {
+        server_id: shared.server_id.clone(),
+        now: rfc3339(now),
+        num_connections: connections.len(),
+        total,
+        offset: query.offset,
+        limit,
+        connections,
+    })
+}
+
+fn sort(entries: &mut [ConnzEntry], by: ConnzSort) {
+    match by {
+        ConnzSort::Cid => entries.sort_by_key(|entry| entry.cid),
+        ConnzSort::Start | ConnzSort::Uptime => entries.sort_by_key(|entry| entry.order.start),
+        ConnzSort::Subs => entries.sort_by_key(|entry| Reverse(entry.subscriptions)),
+        ConnzSort::Pending => entries.sort_by_key(|entry| Reverse(entry.pending_bytes)),
+        ConnzSort::MsgsTo => entries.sort_by_key(|entry| Reverse(entry.out_msgs)),
+        ConnzSort::MsgsFrom => entries.sort_by_key(|entry| Reverse(entry.in_msgs)),
+        ConnzSort::BytesTo => entries.sort_by_key(|entry| Reverse(entry.out_bytes)),
+        ConnzSort::BytesFrom => entries.sort_by_key(|entry| Reverse(entry.in_bytes)),
+        ConnzSort::Last => entries.sort_by_key(|entry| Reverse(entry.order.last)),
+        ConnzSort::Idle => entries.sort_by_key(|entry| entry.order.last),
+        ConnzSort::Rtt => entries.sort_by_key(|entry| Reverse(entry.order.rtt_us)),
+        ConnzSort::Stop => entries.sort_by_key(|entry| Reverse(entry.order.stop)),
+        ConnzSort::Reason => entries.sort_by(|left, right| left.reason.cmp(&right.reason)),
+    }
+}

@@ -1,0 +1,141 @@
+//! The monitoring pages over HTTP.
+
+use std::collections::HashMap;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+
+use super::{ConnzQuery, ConnzSort, ConnzState, ConnzSubs, Monitor, QueryError, SubszQuery};
+
+type Parameters = Query<HashMap<String, String>>;
+
+const CORS: (HeaderName, &str) = (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+
+pub(super) fn router(monitor: Monitor) -> Router {
+    Router::new()
+        .route("/", get(root))
+        .route("/varz", get(varz))
+        .route("/connz", get(connz))
+        .route("/subsz", get(subsz))
+        .route("/subscriptionsz", get(subsz))
+        .route("/healthz", get(healthz))
+        .with_state(monitor)
+}
+
+/// A page of JSON as nats-server sends it.
+fn page(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec_pretty(body) {
+        Ok(body) => (status, [CORS, (header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn bad(error: &QueryError) -> Response {
+    (StatusCode::BAD_REQUEST, error.to_string()).into_response()
+}
+
+async fn root(State(monitor): State<Monitor>) -> Html<&'static str> {
+    monitor.count_request("/");
+    Html(
+        "<!doctype html><html lang=\"en\"><title>Broker</title><ul>\
+         <li><a href=\"/varz\">General</a><li><a href=\"/connz\">Connections</a>\
+         <li><a href=\"/subsz\">Subscriptions</a><li><a href=\"/healthz\">Health</a></ul></html>",
+    )
+}
+
+async fn varz(State(monitor): State<Monitor>) -> Response {
+    monitor.count_request("/varz");
+    page(StatusCode::OK, &monitor.varz())
+}
+
+async fn healthz(State(monitor): State<Monitor>) -> Response {
+    monitor.count_request("/healthz");
+    let health = monitor.healthz();
+    let status = if health.error.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    page(status, &health)
+}
+
+async fn connz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
+    monitor.count_request("/connz");
+    match connz_query(&parameters).and_then(|query| monitor.connz(&query)) {
+        Ok(connz) => page(StatusCode::OK, &connz),
+        Err(error) => bad(&error),
+    }
+}
+
+async fn subsz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
+    monitor.count_request("/subsz");
+    match subsz_query(&parameters).and_then(|query| monitor.subsz(&query)) {
+        Ok(subsz) => page(StatusCode::OK, &subsz),
+        Err(error) => bad(&error),
+    }
+}
+
+fn text(parameters: &HashMap<String, String>, key: &str) -> Option<String> {
+    parameters.get(key).filter(|value| !value.is_empty()).cloned()
+}
+
+fn boolean(parameters: &HashMap<String, String>, key: &'static str) -> Result<bool, QueryError> {
+    match text(parameters, key).as_deref() {
+        None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some(other) => Err(QueryError::Boolean { key, value: other.to_owned() }),
+    }
+}
+
+fn number(parameters: &HashMap<String, String>, key: &'static str) -> Result<usize, QueryError> {
+    let Some(value) = text(parameters, key) else { return Ok(0) };
+    value.parse().map_err(|_| QueryError::Number { kind: "int", key, function: "Atoi", value })
+}
+
+fn connz_query(parameters: &HashMap<String, String>) -> Result<ConnzQuery, QueryError> {
+    let cid = match text(parameters, "cid") {
+        None => None,
+        Some(value) => match value.parse() {
+            Ok(0) => None,
+            Ok(cid) => Some(cid),
+            Err(_) => {
+                return Err(QueryError::Number { kind: "uint64", key: "cid", function: "ParseUint", value });
+            }
+        },
+    };
+    Ok(ConnzQuery {
+        auth: boolean(parameters, "auth")?,
+        subs: match text(parameters, "subs").as_deref() {
+            Some("detail") => ConnzSubs::Detail,
+            _ if boolean(parameters, "subs")? => ConnzSubs::List,
+            _ => ConnzSubs::None,
+        },
+        state: match text(parameters, "state").as_deref() {
+            None => ConnzState::Open,
+            Some(state) => match state.to_ascii_lowercase().as_str() {
+                "open" => ConnzState::Open,
+                "closed" => ConnzState::Closed,
+                "any" | "all" => ConnzState::All,
+                _ => return Err(QueryError::State(state.to_owned())),
+            },
+        },
+        sort: ConnzSort::parse(&text(parameters, "sort").unwrap_or_default())?,
+        offset: number(parameters, "offset")?,
+        limit: number(parameters, "limit")?,
+        cid,
+        user: text(parameters, "user"),
+        acc: text(parameters, "acc"),
+        filter_subject: text(parameters, "filter_subject"),
+        mqtt_client: text(parameters, "mqtt_client"),
+    })
+}
+
+fn subsz_query(parameters: &HashMap<String, String>) -> Result<SubszQuery, QueryError> {
+    Ok(SubszQuery {
+        subs: boolean(parameters, "subs")?,
+        offset: number(parameters, "offset")?,
+        limit: number(parameters, "limit")?,
+        acc: text(parameters, "acc"),
+        test: text(parameters, "test"),
+    })
+}

@@ -1,0 +1,223 @@
+//! `/varz`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{Monitor, rfc3339, uptime};
+use crate::shared::Shared;
+
+/// Counts per kind of connection; only clients exist here.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct KindCounts {
+    /// Clients.
+    pub clients: u64,
+    /// Always 0.
+    pub routes: u64,
+    /// Always 0.
+    pub gateways: u64,
+    /// Always 0.
+    pub leafs: u64,
+}
+
+/// Settings and totals of a broker, with the names and types of nats-server.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are those of nats-server's /varz")]
+pub struct Varz {
+    pub server_id: String,
+    pub server_name: String,
+    pub version: String,
+    pub proto: i64,
+    pub git_commit: String,
+    pub go: String,
+    pub host: String,
+    pub port: u16,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub auth_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls_required: bool,
+    pub max_connections: usize,
+    /// Nanoseconds.
+    pub ping_interval: u64,
+    pub ping_max: u32,
+    pub http_host: String,
+    pub http_port: u16,
+    pub http_base_path: String,
+    pub https_port: u16,
+    /// Seconds.
+    pub auth_timeout: Value,
+    pub max_control_line: usize,
+    pub max_payload: usize,
+    pub max_pending: usize,
+    pub cluster: Map<String, Value>,
+    pub gateway: Map<String, Value>,
+    pub leaf: Map<String, Value>,
+    pub mqtt: Map<String, Value>,
+    pub websocket: Map<String, Value>,
+    pub jetstream: Map<String, Value>,
+    /// Seconds.
+    pub tls_timeout: Value,
+    /// Nanoseconds.
+    pub write_deadline: u64,
+    pub start: String,
+    pub now: String,
+    pub uptime: String,
+    /// Resident memory in bytes; 0 where it cannot be told.
+    pub mem: u64,
+    pub cores: usize,
+    pub gomaxprocs: usize,
+    /// Always 0: not measured.
+    pub cpu: u64,
+    pub connections: usize,
+    pub total_connections: u64,
+    pub routes: u64,
+    pub remotes: u64,
+    pub leafnodes: u64,
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    pub in_client_msgs: u64,
+    pub in_client_bytes: u64,
+    pub out_msgs: u64,
+    pub out_bytes: u64,
+    pub out_client_msgs: u64,
+    pub out_client_bytes: u64,
+    pub slow_consumers: u64,
+    pub stale_connections: u64,
+    pub stalled_clients: u64,
+    pub subscriptions: usize,
+    pub http_req_stats: BTreeMap<&'static str, u64>,
+    pub config_load_time: String,
+    pub config_digest: String,
+    pub feature_flags: Map<String, Value>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub system_account: String,
+    pub slow_consumer_stats: KindCounts,
+    pub stale_connection_stats: KindCounts,
+    pub disk_io_wait_stats: BTreeMap<&'static str, u64>,
+}
+
+/// Messages and bytes over all connections that are or were.
+#[derive(Debug, Clone, Copy, Default)]
+struct Traffic {
+    in_messages: u64,
+    in_bytes: u64,
+    out_messages: u64,
+    out_bytes: u64,
+}
+
+fn traffic(shared: &Shared) -> Traffic {
+    let ended = &shared.ended;
+    let mut sum = Traffic {
+        in_messages: ended.in_messages.load(Ordering::Relaxed),
+        in_bytes: ended.in_bytes.load(Ordering::Relaxed),
+        out_messages: ended.out_messages.load(Ordering::Relaxed),
+        out_bytes: ended.out_bytes.load(Ordering::Relaxed),
+    };
+    for conn in shared.conns.lock().values() {
+        sum.in_messages += conn.in_messages.load(Ordering::Relaxed);
+        sum.in_bytes += conn.in_bytes.load(Ordering::Relaxed);
+        let outbox = conn.outbox.lock();
+        sum.out_messages += outbox.messages;
+        sum.out_bytes += outbox.bytes;
+    }
+    sum
+}
+
+/// Resident memory of this process.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
+    pages.unwrap_or(0) * 4096
+}
+
+/// Whole seconds as integer, others with their fraction, as Go writes them.
+fn seconds(span: std::time::Duration) -> Value {
+    if span.subsec_nanos() == 0 { json!(span.as_secs()) } else { json!(span.as_secs_f64()) }
+}
+
+pub(super) fn varz(shared: &std::sync::Arc<Shared>) -> Varz {
+    let config = &shared.config;
+    let traffic = traffic(shared);
+    let now = SystemTime::now();
+    let (host, _) = shared.advertised(0);
+    let listener = shared.listeners().first();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let clients = |count: u64| KindCounts { clients: count, ..KindCounts::default() };
+    let slow = shared.hub.slow_consumers.load(Ordering::Relaxed);
+    let stale = shared.hub.stale_connections.load(Ordering::Relaxed);
+    let mut cluster = Map::new();
+    if let Some(name) = &config.cluster_name {
+        cluster.insert("name".to_owned(), json!(name));
+    }
+    let monitor = Monitor { shared: std::sync::Arc::clone(shared) };
+    Varz {
+        server_id: shared.server_id.clone(),
+        server_name: shared.server_name.clone(),
+        version: config.version.clone(),
+        proto: 1,
+        git_commit: String::new(),
+        go: "rust".to_owned(),
+        host,
+        port: listener.map_or(0, |listener| listener.addr.port()),
+        auth_required: shared.authenticator.auth_required(),
+        tls_required: listener.is_some_and(|listener| listener.tls.load().is_some()),
+        max_connections: config.max_connections,
+        ping_interval: config.ping_interval.as_nanos() as u64,
+        ping_max: config.ping_max,
+        http_host: config.monitor_addr.map(|addr| addr.ip().to_string()).unwrap_or_default(),
+        http_port: config.monitor_addr.map_or(0, |addr| addr.port()),
+        http_base_path: String::new(),
+        https_port: 0,
+        auth_timeout: seconds(config.auth_timeout),
+        max_control_line: config.max_control_line,
+        max_payload: config.max_payload,
+        max_pending: config.max_pending,
+        cluster,
+        gateway: Map::new(),
+        leaf: Map::new(),
+        mqtt: Map::new(),
+        websocket: Map::new(),
+        jetstream: Map::new(),
+        tls_timeout: seconds(config.tls_timeout),
+        write_deadline: config.write_deadline.as_nanos() as u64,
+        start: rfc3339(shared.started),
+        now: rfc3339(now),
+        uptime: uptime(now.duration_since(shared.started).unwrap_or_default()),
+        mem: resident_bytes(),
+        cores,
+        gomaxprocs: cores,
+        cpu: 0,
+        connections: shared.conns.lock().len(),
+        total_connections: shared.total_connections.load(Ordering::Relaxed),
+        routes: 0,
+        remotes: 0,
+        leafnodes: 0,
+        in_msgs: traffic.in_messages,
+        in_bytes: traffic.in_bytes,
+        in_client_msgs: traffic.in_messages,
+        in_client_bytes: traffic.in_bytes,
+        out_msgs: traffic.out_messages,
+        out_bytes: traffic.out_bytes,
+        out_client_msgs: traffic.out_messages,
+        out_client_bytes: traffic.out_bytes,
+        slow_consumers: slow,
+        stale_connections: stale,
+        stalled_clients: shared.hub.stalled.load(Ordering::Relaxed),
+        subscriptions: shared.accounts.iter().map(|account| account.index.read().len()).sum(),
+        http_req_stats: monitor.http_requests(),
+        config_load_time: rfc3339(shared.started),
+        config_digest: String::new(),
+        feature_flags: Map::new(),
+        system_account: config.system_account.clone().unwrap_or_default(),
+        slow_consumer_stats: clients(slow),
+        stale_connection_stats: clients(stale),
+        disk_io_wait_stats: ["waiters", "waits", "wait_time", "max_wait_time"]
+            .into_iter()
+            .map(|key| (key, 0))
+            .collect(),
+    }
+}
