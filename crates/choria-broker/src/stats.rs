@@ -14,7 +14,6 @@ use nats_broker::Broker;
 use serde::Serialize;
 
 use crate::metrics::{Metrics, NetworkFigures};
-use crate::policy::Account;
 use crate::process::ProcessFigures;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -61,6 +60,7 @@ struct System {
 
 /// The router of the whole statistics port.
 pub(crate) fn router(pages: Arc<Pages>) -> Router {
+    let monitoring = pages.broker.monitoring_router();
     Router::new()
         .route("/choria/prometheus", get(prometheus))
         .route("/choria/metrics", get(prometheus))
@@ -68,6 +68,7 @@ pub(crate) fn router(pages: Arc<Pages>) -> Router {
         .route("/choria/", get(instance))
         .route("/choria/{*rest}", get(instance))
         .with_state(pages)
+        .merge(monitoring)
 }
 
 async fn prometheus(State(pages): State<Arc<Pages>>) -> Response {
@@ -109,9 +110,17 @@ fn cpu_percent(used: Duration, elapsed: Duration) -> f64 {
 }
 
 fn network_figures(broker: &Broker) -> NetworkFigures {
-    let connections =
-        [Account::System, Account::Choria, Account::Provisioning].map(|a| broker.connections(a.name()).len());
-    NetworkFigures { connections: connections.iter().sum::<usize>() as u64, ..NetworkFigures::default() }
+    let varz = broker.monitor().varz();
+    NetworkFigures {
+        connections: varz.connections as u64,
+        total_connections: varz.total_connections,
+        in_msgs: varz.in_msgs,
+        out_msgs: varz.out_msgs,
+        in_bytes: varz.in_bytes,
+        out_bytes: varz.out_bytes,
+        slow_consumers: varz.slow_consumers,
+        subscriptions: varz.subscriptions as u64,
+    }
 }
 
 #[cfg(test)]
