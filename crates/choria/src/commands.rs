@@ -1,7 +1,6 @@
 //! One module per command. Each reads settings, calls one operation of the room that owns it, and hands the result to a
 //! printer.
 
-#[cfg(any())]
 mod broker;
 mod buildinfo;
 mod ca;
@@ -13,7 +12,6 @@ mod ping;
 mod provisioner;
 #[cfg(any())]
 mod req;
-#[cfg(any())]
 mod server;
 mod status;
 
@@ -29,11 +27,9 @@ pub(crate) fn run(command: Command, debug: bool) -> Outcome {
         #[cfg(any())]
         Command::Req(args) => req::run(&args, debug),
         Command::Discover(args) => discover::run(&args, debug),
-        #[cfg(any())]
         Command::Broker(args) => match args.command {
             BrokerCommand::Run(args) => broker::run(&args, debug),
         },
-        #[cfg(any())]
         Command::Server(args) => server::run(&args.run, debug),
         Command::Provisioner(args) => provisioner::run(&args, debug),
         Command::Jwt(args) => jwt::run(args),

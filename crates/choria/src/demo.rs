@@ -10,7 +10,7 @@ mod parts;
 mod progress;
 mod report;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -166,7 +166,7 @@ async fn wait_for_broker(layout: &Layout, parts: &mut Parts, shutdown: &Cancella
     let deadline = Instant::now() + BROKER_START;
     loop {
         parts.check()?;
-        if TcpStream::connect(("127.0.0.1", layout.ports.broker)).is_ok() {
+        if answers(layout.ports.statistics) {
             return Ok(());
         }
         if Instant::now() >= deadline {
@@ -178,6 +178,20 @@ async fn wait_for_broker(layout: &Layout, parts: &mut Parts, shutdown: &Cancella
             () = shutdown.cancelled() => return Err(Failure::new("interrupted")),
         }
     }
+}
+
+/// Whether the broker answers on its statistics port, which it does once it accepts clients. Knocking at the client port
+/// itself would show up as a refused connection in the broker's log.
+fn answers(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+        let mut start = [0; 7];
+        stream.read_exact(&mut start)?;
+        Ok(&start == b"HTTP/1.")
+    };
+    ask().unwrap_or(false)
 }
 
 /// The demo's own client: what `choria ping --config client/client.conf` would be.
@@ -264,7 +278,7 @@ impl Watch<'_> {
     fn late(&self, parts: &Parts, progress: &Progress) -> Failure {
         let missing = progress.missing();
         let names: Vec<String> =
-            missing.iter().take(10).map(|node| format!("{} ({:?})", node.identity, node.step).to_lowercase()).collect();
+            missing.iter().take(10).map(|node| format!("{} ({})", node.identity, node.step.words())).collect();
         let (count, all) = (missing.len(), self.layout.nodes.len());
         let what = format!("left {count} of {all} nodes waiting: {}", names.join(", "));
         let first = missing.first().and_then(|node| parts.0.iter().find(|part| part.name.ends_with(&node.identity)));

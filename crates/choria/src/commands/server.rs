@@ -1,7 +1,10 @@
 //! `choria server run` (spec 03 §1.1).
 
+use std::sync::Arc;
+
 use choria_config::{Environment, keys};
 use choria_server::{Exit as ServerExit, Server, ServerSettings};
+use tokio::sync::Notify;
 use tracing::info;
 
 use crate::cli::ServerRun;
@@ -24,9 +27,8 @@ pub(crate) fn run(args: &ServerRun, debug: bool) -> Outcome {
         let lifetime = process::watch_signals(SignalPolicy::daemon(limit), Some(logs))?;
         let _pid_file = args.pid.as_deref().map(process::write_pid_file).transpose()?;
         let server = Server::builder(settings).build()?;
-        let reload = restart_on_reload(&lifetime);
-        let exit = server.run(lifetime.shutdown.clone()).await?;
-        Ok::<_, Failure>(if reload.is_cancelled() { ServerExit::Restart } else { exit })
+        tokio::spawn(pass_on(lifetime.reload, server.reload()));
+        Ok::<_, Failure>(server.run(lifetime.shutdown).await?)
     })?;
     match exit {
         ServerExit::Stopped | ServerExit::Shutdown => Ok(Exit::Ok),
@@ -37,14 +39,10 @@ pub(crate) fn run(args: &ServerRun, debug: bool) -> Outcome {
     }
 }
 
-/// Everything a server knows depends on its configuration, so a reload is a restart. The returned token tells that it was one.
-fn restart_on_reload(lifetime: &process::Lifetime) -> tokio_util::sync::CancellationToken {
-    let asked = tokio_util::sync::CancellationToken::new();
-    let (lifetime, told) = (lifetime.clone(), asked.clone());
-    tokio::spawn(async move {
-        lifetime.reload.notified().await;
-        told.cancel();
-        lifetime.shutdown.cancel();
-    });
-    asked
+/// A hangup makes the server look at its configuration anew.
+async fn pass_on(from: Arc<Notify>, to: Arc<Notify>) {
+    loop {
+        from.notified().await;
+        to.notify_one();
+    }
 }

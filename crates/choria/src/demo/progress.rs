@@ -29,7 +29,8 @@ pub(crate) enum Step {
 impl Step {
     const SHOWN: [Self; 4] = [Self::Found, Self::Checked, Self::Configured, Self::Member];
 
-    fn words(self) -> &'static str {
+    /// For people.
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Started => "started",
             Self::Found => "found, waits to be provisioned",
