@@ -51,6 +51,8 @@ pub mod requests;
 pub mod rules;
 pub mod service;
 mod start;
+#[cfg(test)]
+mod testing;
 
 pub use service::{Handle, Provisioner, RunError};
 pub use start::StartError;

@@ -242,9 +242,13 @@ impl Process {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let extra = self.buffer.split_off(end + 1);
                 self.buffer.pop();
-                if !extra.is_empty() || !rest.is_empty() {
-                    let reason = "wrote more than one line for one request".to_owned();
-                    return Err(Fault::Final(HelperError::Pool { command: command(), reason }));
+                let broken = match (extra.is_empty(), rest.is_empty()) {
+                    (false, _) => Some("wrote more than one line for one request"),
+                    (true, false) => Some("answered before it had read the request"),
+                    (true, true) => None,
+                };
+                if let Some(reason) = broken {
+                    return Err(Fault::Final(HelperError::Pool { command: command(), reason: reason.to_owned() }));
                 }
                 return match std::mem::take(&mut self.buffer) {
                     line if line.is_empty() => {

@@ -214,7 +214,7 @@ proptest! {
     fn bounds_hold_and_nothing_runs_twice(steps in proptest::collection::vec(step(), 0..200)) {
         let mut now = Instant::now();
         let mut queue = Scheduler::new(Limits { max_known: 8, max_nodes: 3, ..limits() });
-        let mut running = std::collections::BTreeSet::new();
+        let mut running = BTreeSet::new();
         for step in steps {
             match step {
                 Step::Seen(n, s) => {
