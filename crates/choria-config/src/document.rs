@@ -18,7 +18,8 @@ sections and no comments behind a value. Beside the file, `plugin.d/NAME.cfg` ho
 directory from there down to the working one. Later files win, and environment variables win over files.
 
 A value that cannot be what its key needs is an error that names file, line, key and value; all errors are shown at
-once. Unknown keys are warnings with the nearest known name. How this differs from the original program, and why, is in
+once. Unknown keys are warnings with the nearest known name. Keys of parts that this version does not have are checked and
+answered with a warning. How this differs from the original program, and why, is in
 [differences/choria-config.md](differences/choria-config.md).
 
 Kinds of values: a *boolean* is `1 yes true y t` or `0 no false n f` in any case. A *duration* is a number of seconds, or
@@ -121,7 +122,8 @@ fn meaning(spec: &Spec) -> String {
     }
     match spec.status {
         Status::Active => {}
-        Status::Planned => text.push_str(" *Checked, without effect in this version.*"),
+        Status::Planned => text.push_str(" *Not part of this version.*"),
+        Status::Refused => text.push_str(" *Not part of this version: the broker refuses to start with it.*"),
         Status::Legacy(reason) => {
             let _ = write!(text, " *Without effect: {reason}.*");
         }

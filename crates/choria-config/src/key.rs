@@ -73,8 +73,10 @@ pub enum Kind {
 pub enum Status {
     /// It does what its documentation says.
     Active,
-    /// Read and checked; the part of the program that would use it does not exist yet.
+    /// Read and checked; belongs to a part that this version does not have.
     Planned,
+    /// As [`Status::Planned`], but ignoring it would run another broker than the one asked for, so the broker refuses it.
+    Refused,
     /// Once had a meaning in Choria or MCollective; read without complaint, without effect. Holds the reason.
     Legacy(&'static str),
 }
@@ -166,6 +168,11 @@ impl Spec {
 
     pub(crate) const fn planned(mut self) -> Self {
         self.status = Status::Planned;
+        self
+    }
+
+    pub(crate) const fn refused(mut self) -> Self {
+        self.status = Status::Refused;
         self
     }
 

@@ -158,17 +158,15 @@ impl<'e> Loader<'e> {
         if let Some(spec) = keys::find(name) {
             match spec.status {
                 Status::Legacy(reason) => return self.warn(source, format!("{name} has no effect: {reason}")),
-                Status::Planned => self.warn(source, format!("{name} has no effect in this version yet")),
                 Status::Active => {}
+                status => self.warn_missing_part(source, name, status),
             }
             if spec.name != name {
                 self.warn(source, format!("{name} is the old name of {}", spec.name));
             }
             self.assign(spec, text, source.clone());
         } else if let Some((spec, _)) = keys::find_family(name) {
-            if spec.status == Status::Planned {
-                self.warn(source, format!("{name} has no effect in this version yet"));
-            }
+            self.warn_missing_part(source, name, spec.status);
             if let Some(value) = self.parse(spec, name, text, source.clone()) {
                 self.config.named.insert(name.to_owned(), value);
             }
@@ -211,6 +209,18 @@ impl<'e> Loader<'e> {
 
     fn warn(&mut self, source: &Source, text: String) {
         self.config.warnings.push(Warning { source: source.clone(), text });
+    }
+
+    /// Tells about a setting of a part that this version does not have. The broker refuses some of them by itself.
+    fn warn_missing_part(&mut self, source: &Source, name: &str, status: Status) {
+        let told = match status {
+            Status::Planned => true,
+            Status::Refused => self.config.mode != Mode::Broker,
+            Status::Active | Status::Legacy(_) => false,
+        };
+        if told {
+            self.warn(source, format!("{name} belongs to a part that this version does not have"));
+        }
     }
 
     fn conflict(&mut self, text: impl Into<String>) {

@@ -84,7 +84,10 @@ fn settings_without_effect_are_named() {
         text("logger_type = console\nplugin.machines.download = yes\nplugin.choria.broker_federation_cluster = east\n");
     let warnings = warnings(&config);
     assert!(warnings[0].contains("logger_type has no effect: an MCollective setting"), "{warnings:?}");
-    assert!(warnings[1].contains("plugin.machines.download has no effect in this version yet"), "{warnings:?}");
+    assert!(
+        warnings[1].contains("plugin.machines.download belongs to a part that this version does not have"),
+        "{warnings:?}"
+    );
     assert!(
         warnings.iter().any(|text| text.contains("is the old name of plugin.choria.federation.cluster")),
         "{warnings:?}"

@@ -54,21 +54,21 @@ settings! {
         /// Password of the system account.
         NETWORK_SYSTEM_PASSWORD: Option<String> = Spec::new("plugin.choria.network.system.password", Kind::Text).secret();
         /// Certificates or keys that sign tokens of clients.
-        NETWORK_CLIENT_SIGNER_CERT: Vec<String> = Spec::new("plugin.choria.network.client_signer_cert", Kind::List).default("").planned();
+        NETWORK_CLIENT_SIGNER_CERT: Vec<String> = Spec::new("plugin.choria.network.client_signer_cert", Kind::List).default("").refused();
         /// Certificates or keys that sign tokens of servers.
-        NETWORK_SERVER_SIGNER_CERT: Vec<String> = Spec::new("plugin.choria.network.server_signer_cert", Kind::List).default("").planned();
+        NETWORK_SERVER_SIGNER_CERT: Vec<String> = Spec::new("plugin.choria.network.server_signer_cert", Kind::List).default("").refused();
         /// Address of the HTTP statistics.
         STATS_ADDRESS: String = Spec::new("plugin.choria.stats_address", Kind::Text).default("127.0.0.1");
         /// Port of the HTTP statistics; 0 turns them off.
         STATS_PORT: u16 = Spec::new("plugin.choria.stats_port", PORT).default("0");
         /// Port of the websocket listener; 0 turns it off.
-        NETWORK_WEBSOCKET_PORT: u16 = Spec::new("plugin.choria.network.websocket_port", PORT).default("0").planned();
+        NETWORK_WEBSOCKET_PORT: u16 = Spec::new("plugin.choria.network.websocket_port", PORT).default("0").refused();
         /// Address told to websocket clients.
         NETWORK_WEBSOCKET_ADVERTISE: Option<String> = Spec::new("plugin.choria.network.websocket_advertise", Kind::Text).planned();
         /// Port of the profiler.
         NETWORK_PPROF_PORT: u16 = Spec::new("plugin.choria.network.pprof_port", PORT).default("0").planned();
         /// Subject mappings in account `choria`.
-        NETWORK_MAPPING_NAMES: Vec<String> = Spec::new("plugin.choria.network.mapping.names", Kind::List).default("").planned();
+        NETWORK_MAPPING_NAMES: Vec<String> = Spec::new("plugin.choria.network.mapping.names", Kind::List).default("").refused();
     }
     families {
         /// Subject that a mapping starts from.
@@ -82,7 +82,7 @@ settings! {
     STREAMS_GROUP, "Streams", "Durable streams on the broker.";
     keys {
         /// Directory of the streams; setting it turns them on.
-        NETWORK_STREAM_STORE: Option<PathBuf> = Spec::new("plugin.choria.network.stream.store", Kind::Path).planned();
+        NETWORK_STREAM_STORE: Option<PathBuf> = Spec::new("plugin.choria.network.stream.store", Kind::Path).refused();
         /// Create and update the system streams.
         NETWORK_STREAM_MANAGE_STREAMS: bool = Spec::new("plugin.choria.network.stream.manage_streams", Kind::Boolean).default("1").planned();
         /// How long lifecycle events are kept.
@@ -113,23 +113,23 @@ settings! {
     CLUSTER_GROUP, "Clusters, gateways and leafnodes", "Several brokers as one. The embedded broker is a single one: it refuses to start with peers set.";
     keys {
         /// All brokers of the cluster.
-        NETWORK_PEERS: Vec<String> = Spec::new("plugin.choria.network.peers", Kind::Hosts).default("").planned();
+        NETWORK_PEERS: Vec<String> = Spec::new("plugin.choria.network.peers", Kind::Hosts).default("").refused();
         /// Port for other brokers; 0 is 5222 once there are peers.
-        NETWORK_PEER_PORT: u16 = Spec::new("plugin.choria.network.peer_port", PORT).default("0").planned();
+        NETWORK_PEER_PORT: u16 = Spec::new("plugin.choria.network.peer_port", PORT).default("0").refused();
         /// User that brokers show each other.
         NETWORK_PEER_USER: Option<String> = Spec::new("plugin.choria.network.peer_user", Kind::Text).planned();
         /// Password that brokers show each other.
         NETWORK_PEER_PASSWORD: Option<String> = Spec::new("plugin.choria.network.peer_password", Kind::Text).secret().planned();
         /// Port for other clusters; 0 turns gateways off.
-        NETWORK_GATEWAY_PORT: u16 = Spec::new("plugin.choria.network.gateway_port", PORT).default("0").planned();
+        NETWORK_GATEWAY_PORT: u16 = Spec::new("plugin.choria.network.gateway_port", PORT).default("0").refused();
         /// Name of this cluster.
         NETWORK_GATEWAY_NAME: String = Spec::new("plugin.choria.network.gateway_name", Kind::Text).default("CHORIA");
         /// Other clusters.
-        NETWORK_GATEWAY_REMOTES: Vec<String> = Spec::new("plugin.choria.network.gateway_remotes", Kind::List).default("").planned();
+        NETWORK_GATEWAY_REMOTES: Vec<String> = Spec::new("plugin.choria.network.gateway_remotes", Kind::List).default("").refused();
         /// Port for leafnodes; 0 turns them off.
-        NETWORK_LEAFNODE_PORT: u16 = Spec::new("plugin.choria.network.leafnode_port", PORT).default("0").planned();
+        NETWORK_LEAFNODE_PORT: u16 = Spec::new("plugin.choria.network.leafnode_port", PORT).default("0").refused();
         /// Brokers that this one joins as a leafnode.
-        NETWORK_LEAFNODE_REMOTES: Vec<String> = Spec::new("plugin.choria.network.leafnode_remotes", Kind::List).default("").planned();
+        NETWORK_LEAFNODE_REMOTES: Vec<String> = Spec::new("plugin.choria.network.leafnode_remotes", Kind::List).default("").refused();
     }
     families {
         /// Addresses of another cluster.
@@ -167,14 +167,14 @@ settings! {
     FEDERATION_GROUP, "Federation broker and adapters", "What can run beside the broker or in its place.";
     keys {
         /// Run a federation broker.
-        BROKER_FEDERATION: bool = Spec::new("plugin.choria.broker_federation", Kind::Boolean).default("0").planned();
+        BROKER_FEDERATION: bool = Spec::new("plugin.choria.broker_federation", Kind::Boolean).default("0").refused();
         /// Name of the federation cluster it serves.
         FEDERATION_CLUSTER: String = Spec::new("plugin.choria.federation.cluster", Kind::Text)
             .default("mcollective")
             .alias("plugin.choria.broker_federation_cluster")
             .planned();
         /// Names of the adapters to run.
-        ADAPTERS: Vec<String> = Spec::new("plugin.choria.adapters", Kind::List).default("").planned();
+        ADAPTERS: Vec<String> = Spec::new("plugin.choria.adapters", Kind::List).default("").refused();
     }
     families {
         /// Kind of adapter.

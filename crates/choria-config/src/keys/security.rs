@@ -54,7 +54,7 @@ settings! {
         /// Token of the `choria` provider.
         SECURITY_CHORIA_TOKEN_FILE: Option<PathBuf> = Spec::new("plugin.security.choria.token_file", Kind::Path).planned();
         /// Public keys that sign tokens, in hexadecimal.
-        SECURITY_CHORIA_TRUSTED_SIGNERS: Vec<String> = Spec::new("plugin.security.choria.trusted_signers", Kind::List).default("").planned();
+        SECURITY_CHORIA_TRUSTED_SIGNERS: Vec<String> = Spec::new("plugin.security.choria.trusted_signers", Kind::List).default("").refused();
         /// TLS certificate of the `choria` provider.
         SECURITY_CHORIA_CERTIFICATE: Option<PathBuf> = Spec::new("plugin.security.choria.certificate", Kind::Path).planned();
         /// TLS key of the `choria` provider.
@@ -64,7 +64,7 @@ settings! {
         /// Sign replies with the `choria` provider.
         SECURITY_CHORIA_SIGN_REPLIES: bool = Spec::new("plugin.security.choria.sign_replies", Kind::Boolean).default("1").planned();
         /// Organisation issuers that are trusted.
-        SECURITY_ISSUER_NAMES: Vec<String> = Spec::new("plugin.security.issuer.names", Kind::List).default("").planned();
+        SECURITY_ISSUER_NAMES: Vec<String> = Spec::new("plugin.security.issuer.names", Kind::List).default("").refused();
         /// Servers use a token over TLS without client certificate and without verifying the broker.
         SECURITY_SERVER_ANON_TLS: bool = Spec::new("plugin.security.server_anon_tls", Kind::Boolean).default("0").planned();
         /// Clients use a token over TLS without client certificate; needs a remote signer.

@@ -33,13 +33,13 @@ settings! {
         /// Compress the content with gzip.
         REGISTRATION_FILE_CONTENT_COMPRESSION: bool = Spec::new("plugin.choria.registration.file_content.compression", Kind::Boolean).default("1");
         /// Subject that `inventory_content` publishes to.
-        REGISTRATION_INVENTORY_CONTENT_TARGET: Option<String> = Spec::new("plugin.choria.registration.inventory_content.target", Kind::Text).planned();
+        REGISTRATION_INVENTORY_CONTENT_TARGET: Option<String> = Spec::new("plugin.choria.registration.inventory_content.target", Kind::Text);
         /// Compress the inventory with gzip.
-        REGISTRATION_INVENTORY_CONTENT_COMPRESSION: bool = Spec::new("plugin.choria.registration.inventory_content.compression", Kind::Boolean).default("1").planned();
+        REGISTRATION_INVENTORY_CONTENT_COMPRESSION: bool = Spec::new("plugin.choria.registration.inventory_content.compression", Kind::Boolean).default("1");
         /// Publish early when the file has grown to this many bytes; 0 turns that off.
-        REGISTRATION_SIZE_TRIGGER: i64 = Spec::new("plugin.choria.registration.size_trigger", Kind::Integer { min: 0, max: i64::MAX }).default("0").planned();
+        REGISTRATION_SIZE_TRIGGER: i64 = Spec::new("plugin.choria.registration.size_trigger", Kind::Integer { min: 0, max: i64::MAX }).default("0");
         /// How often the size is looked at.
-        REGISTRATION_SIZE_INTERVAL: Duration = Spec::new("plugin.choria.registration.size_interval", Kind::Seconds { min: 1, max: 86_400 }).default("30").planned();
+        REGISTRATION_SIZE_INTERVAL: Duration = Spec::new("plugin.choria.registration.size_interval", Kind::Seconds { min: 1, max: 86_400 }).default("30");
         /// Ask a policy before any action runs.
         RPCAUTHORIZATION: bool = Spec::new("rpcauthorization", Kind::Boolean).default("1");
         /// Which kind of policy. This version implements `action_policy`.
