@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use choria_config::{BuildSettings, Config, Environment, Mode};
 use nats_broker::{Authenticator, Broker, BrokerConfig, Listener, Observer, PublishGuard};
@@ -25,6 +25,9 @@ use crate::watch::Watch;
 
 /// The only listener of the network broker.
 const CLIENTS: usize = 0;
+
+/// How long a stopping broker waits for readers of its statistics.
+const STATISTICS_GRACE: Duration = Duration::from_secs(1);
 
 /// A broker that is configured and not yet started.
 #[derive(Debug)]
@@ -69,12 +72,7 @@ impl Service {
     /// A port that cannot be opened.
     pub async fn start(self) -> Result<Handle, StartError> {
         let Self { config, environment, build, options, settings, material } = self;
-        for warning in config.warnings() {
-            tracing::warn!(component = "config", "{warning}");
-        }
-        for warning in &settings.warnings {
-            tracing::warn!(component = "broker", "{warning}");
-        }
+        log_warnings(&config, &settings);
         let metrics = Arc::new(Metrics::new(&settings.identity, &build.version, &build.sha, SystemTime::now()));
         let (watch, events) = Watch::new(Arc::clone(&metrics));
         let authenticator = Arc::new(PolicyAuthenticator::new(material.policy));
@@ -205,16 +203,22 @@ impl Handle {
         let (path, environment) = (self.config.path().map(ToOwned::to_owned), self.environment.clone());
         let (old, build, options) = (self.config.clone(), self.build.clone(), self.options);
         // Files and names are read off the threads that move messages.
-        let read = move || -> Result<(Settings, Material), ReloadError> {
+        let read = move || -> Result<(Config, Settings, Material), ReloadError> {
             let config = match path {
                 Some(path) => Config::load(path, Mode::Broker, &environment)?,
                 None => old,
             };
-            Ok((Settings::read(&config, &build, options)?, Material::read(&config, &build, options)?))
+            let settings = Settings::read(&config, &build, options)?;
+            let material = Material::read(&config, &build, options)?;
+            Ok((config, settings, material))
         };
-        let (settings, material) =
+        let (config, settings, material) =
             tokio::task::spawn_blocking(read).await.expect("reading a configuration does not panic")?;
         self.check_unchanged(&settings)?;
+        log_warnings(&config, &settings);
+        for key in self.settings.waiting_for_restart(&settings) {
+            tracing::warn!(component = "broker", "{key} changed, which takes effect at the next start");
+        }
         if let Some(tls) = material.tls {
             self.broker.set_tls(CLIENTS, tls);
         }
@@ -286,6 +290,15 @@ impl Drop for Handle {
     }
 }
 
+fn log_warnings(config: &Config, settings: &Settings) {
+    for warning in config.warnings() {
+        tracing::warn!(component = "config", "{warning}");
+    }
+    for warning in &settings.warnings {
+        tracing::warn!(component = "broker", "{warning}");
+    }
+}
+
 /// The guard watches account `provisioning`, which must exist for it.
 fn guards(provisioning: bool) -> Vec<Arc<dyn PublishGuard>> {
     if provisioning { vec![Arc::new(IdentityGuard)] } else { Vec::new() }
@@ -331,8 +344,16 @@ async fn publish_events(broker: Broker, mut events: mpsc::Receiver<RefusedEvent>
 }
 
 async fn serve_statistics(listener: TcpListener, pages: Arc<Pages>, stop: CancellationToken) {
-    let served = axum::serve(listener, stats::router(pages)).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(component = "broker", "the statistics ended: {error}");
+    let stopped = stop.clone();
+    let served = axum::serve(listener, stats::router(pages)).with_graceful_shutdown(stop.cancelled_owned());
+    let patience = async {
+        stopped.cancelled().await;
+        tokio::time::sleep(STATISTICS_GRACE).await;
+    };
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::error!(component = "broker", "the statistics ended: {error}");
+        },
+        () = patience => {}
     }
 }

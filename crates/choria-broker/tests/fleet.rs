@@ -163,6 +163,27 @@ async fn without_verification_only_tokens_work() {
     assert!(lab::node(&broker, "n1", &lab.token(DEADLINE)).await.is_ok());
 }
 
+/// DESIGN §6 "Seeing the node come home": ours, the original keeps the fleet's events in the fleet.
+#[tokio::test]
+async fn the_provisioner_sees_a_node_come_home() {
+    let lab = Lab::new();
+    let broker = lab.start("").await;
+    let provisioner = lab::provisioner(&broker, &lab.member("provisioner.choria")).await.unwrap();
+    let mut home = provisioner.subscribe("choria.lifecycle.event.*.server").await.unwrap();
+    provisioner.flush().await.unwrap();
+    let mut node = Raw::member(broker.client_addr, &lab.member("n1.example.net")).await;
+    for (kind, crosses) in [("alive", false), ("startup", true), ("shutdown", true)] {
+        let published = node.ask(&format!("PUB choria.lifecycle.event.{kind}.server a.reply 2\r\n{{}}\r\n")).await;
+        assert_eq!(published, Vec::<String>::new());
+        if crosses {
+            // The first that arrives after `alive` is `startup`, so `alive` stayed where it was.
+            let message = tokio::time::timeout(DEADLINE, home.next()).await.unwrap().unwrap();
+            assert_eq!(message.subject.as_str(), format!("choria.lifecycle.event.{kind}.server"));
+            assert_eq!(message.reply, None);
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Wiring {
     published_in: String,

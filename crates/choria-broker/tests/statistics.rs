@@ -120,6 +120,16 @@ async fn monitoring_pages_of_the_network_broker_are_on_the_same_port() {
     assert_eq!(healthz["status"], "ok");
 }
 
+/// A reader that never finishes its request does not keep the broker from stopping.
+#[tokio::test]
+async fn a_hanging_reader_does_not_hold_the_shutdown() {
+    let lab = Lab::new();
+    let broker = start(&lab).await;
+    let mut hanging = tokio::net::TcpStream::connect(broker.stats_addr.unwrap()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut hanging, b"GET /varz HTTP/1.1\r\n").await.unwrap();
+    tokio::time::timeout(lab::DEADLINE, broker.shutdown()).await.expect("stops").unwrap();
+}
+
 #[tokio::test]
 async fn refusals_below_the_policy_are_counted_too() {
     let lab = Lab::new();

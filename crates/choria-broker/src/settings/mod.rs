@@ -103,6 +103,19 @@ impl Settings {
             warnings,
         })
     }
+
+    /// Keys whose new value is fine but is not taken over by a running broker.
+    pub(crate) fn waiting_for_restart(&self, new: &Self) -> Vec<&'static str> {
+        let changed = [
+            (keys::NETWORK_PUBLIC_URL.name(), self.advertise != new.advertise),
+            (keys::NETWORK_GATEWAY_NAME.name(), self.cluster != new.cluster),
+            (keys::NETWORK_WRITE_DEADLINE.name(), self.write_deadline != new.write_deadline),
+            (keys::NETWORK_TLS_TIMEOUT.name(), self.tls_timeout != new.tls_timeout),
+            (keys::NETWORK_AUTH_TIMEOUT.name(), self.auth_timeout != new.auth_timeout),
+            (keys::NETWORK_SOFT_SHUTDOWN_TIMEOUT.name(), self.shutdown_timeout != new.shutdown_timeout),
+        ];
+        changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+    }
 }
 
 impl Material {
@@ -349,6 +362,15 @@ mod tests {
                 settings(&format!("plugin.choria.network.public_url = {value}"), Options::default()).unwrap();
             assert_eq!(settings.advertise, (host.to_owned(), port), "{value}");
         }
+    }
+
+    #[test]
+    fn changes_that_wait_for_a_restart_are_named() {
+        let old = settings("", Options::default()).unwrap();
+        assert!(old.waiting_for_restart(&old).is_empty());
+        let new = "plugin.choria.network.auth_timeout = 9s\nplugin.choria.network.public_url = b:1\n";
+        let waiting = old.waiting_for_restart(&settings(new, Options::default()).unwrap());
+        assert_eq!(waiting, ["plugin.choria.network.public_url", "plugin.choria.network.auth_timeout"]);
     }
 
     #[test]
