@@ -12,7 +12,7 @@ use async_nats::ConnectErrorKind;
 use choria_broker::Options;
 use choria_security::ca::CertificateAuthority;
 use choria_security::ca::{IssueRequest, Usage};
-use choria_security::keys::KeyKind;
+use choria_security::keys::{KeyKind, PrivateKey};
 use choria_security::tls;
 use futures_util::StreamExt as _;
 use lab::{CLIENT_PASSWORD, DEADLINE, Lab, SYSTEM_PASSWORD};
@@ -79,20 +79,27 @@ async fn certificates_are_verified_when_they_are_given() {
     let lab = Lab::new();
     let broker = lab.start("").await;
     let (foreign, _) = CertificateAuthority::generate("Foreign CA", KeyKind::P256, lab::unix_now()).unwrap();
-    // With TLS 1.3 the client's part of the handshake is over before the broker's alert comes.
-    let in_tls = |kind| matches!(kind, ConnectErrorKind::Tls | ConnectErrorKind::Io);
     let material = lab.issue(&foreign, "foreign", IssueRequest::new("alice.mcollective", KeyKind::P256));
-    assert!(in_tls(lab::member(&broker, &material, "alice").await.unwrap_err()));
+    assert_eq!(Raw::alert(broker.client_addr, &material).await, "UnknownCA");
 
     let old = IssueRequest { validity: std::time::Duration::from_secs(60), ..IssueRequest::new("old", KeyKind::P256) };
     let old = lab.ca.issue(&old, lab::unix_now() - 86_400).unwrap();
     let material = lab.store("old", &old.certificate.pem, &old.key);
-    assert!(in_tls(lab::member(&broker, &material, "old").await.unwrap_err()));
+    assert_eq!(Raw::alert(broker.client_addr, &material).await, "CertificateExpired");
 
     let server_only = IssueRequest { usage: Usage::Server, ..IssueRequest::new("server-only", KeyKind::P256) };
     let material = lab.issue(&lab.ca, "server-only", server_only);
-    assert!(in_tls(lab::member(&broker, &material, "server").await.unwrap_err()));
+    // With TLS 1.3 the client's part of the handshake is over before the broker's alert comes.
+    let refused = lab::member(&broker, &material, "server").await.unwrap_err();
+    assert!(matches!(refused, ConnectErrorKind::Tls | ConnectErrorKind::Io), "{refused:?}");
     assert!(lab::member(&broker, &lab.member("fine"), "fine").await.is_ok());
+
+    // No extended key usage at all allows every use.
+    let (key, ca_key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::from_pem(&lab.ca_key).unwrap());
+    let issuer = rcgen::Issuer::from_ca_cert_pem(lab.ca.certificate_pem(), ca_key).unwrap();
+    let any_use = rcgen::CertificateParams::new(["any-use".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let material = lab.store("any-use", &any_use.pem(), &PrivateKey::from_pem(&key.serialize_pem()).unwrap());
+    assert!(lab::member(&broker, &material, "any-use").await.is_ok());
 }
 
 #[tokio::test]
@@ -134,6 +141,7 @@ async fn insecure_mode_serves_clear_text_and_refuses_provisioning() {
     let lab = Lab::new();
     let options = Options { disable_tls: true, ..Options::default() };
     let broker = lab.service("", options).unwrap().start().await.unwrap();
+    assert!(Raw::open(broker.client_addr, tls::anonymous_client_config()).await.is_err(), "there is no TLS");
     let provisioner = format!(r#"{{"user":"provisioner","pass":"{CLIENT_PASSWORD}"}}"#);
     let node = format!(r#"{{"name":"n1","auth_token":"{}"}}"#, lab.token(DEADLINE));
     for (connect, accepted) in [(r#"{"name":"n1"}"#, true), (&provisioner, false), (&node, false)] {

@@ -25,6 +25,8 @@ pub use choria_testkit::unix_now;
 pub struct Lab {
     pub dir: tempfile::TempDir,
     pub ca: CertificateAuthority,
+    /// The key of `ca`, for certificates that it would never issue itself.
+    pub ca_key: String,
     pub signer: SigningKey,
 }
 
@@ -32,11 +34,11 @@ impl Lab {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Old enough that a certificate of yesterday can be made.
-        let (ca, _) = CertificateAuthority::generate("Test CA", KeyKind::P256, unix_now() - 7 * 86_400).unwrap();
+        let (ca, ca_key) = CertificateAuthority::generate("Test CA", KeyKind::P256, unix_now() - 7 * 86_400).unwrap();
         let seed = Seed::from_bytes([9; 32]);
         let public = hex::encode(seed.public());
         let signer = SigningKey::from_seed(seed);
-        let lab = Self { dir, ca, signer };
+        let lab = Self { dir, ca, ca_key: ca_key.to_string(), signer };
         std::fs::write(lab.path("ca.pem"), lab.ca.certificate_pem()).unwrap();
         std::fs::write(lab.path("signer.public"), public).unwrap();
         lab.issue(&lab.ca, IDENTITY, IssueRequest::new(IDENTITY, KeyKind::P256));

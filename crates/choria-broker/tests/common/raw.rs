@@ -53,6 +53,23 @@ impl Raw {
         Ok(Self { stream: BufReader::new(stream), info, account: None })
     }
 
+    /// The TLS alert that ends a connection, during or right after the handshake.
+    pub async fn alert(address: SocketAddr, material: &TlsMaterial) -> String {
+        let error = match Self::open(address, tls::client_config(material).unwrap()).await {
+            Err(error) => error,
+            Ok(mut raw) => {
+                let mut bytes = Vec::new();
+                let read = raw.stream.read_to_end(&mut bytes);
+                tokio::time::timeout(DEADLINE, read).await.expect("no alert in time").unwrap_err()
+            }
+        };
+        let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(rustls::Error::AlertReceived(alert)) => format!("{alert:?}"),
+            _ => panic!("not an alert: {error:?}"),
+        }
+    }
+
     pub async fn anonymous(address: SocketAddr) -> Self {
         Self::open(address, tls::anonymous_client_config()).await.unwrap()
     }
