@@ -19,8 +19,10 @@ settings! {
             .computed("`mcollective` (a build setting); `choria` with the `choria` security provider");
         /// The collective used when none is named.
         MAIN_COLLECTIVE: String = Spec::new("main_collective", Kind::Collective).computed("the first of `collectives`");
-        /// Where log lines go: `stdout`, `stderr`, `discard` or a file.
-        LOGFILE: LogTarget = Spec::new("logfile", Kind::LogTarget).default("stdout");
+        /// Where log lines go: `stdout`, `stderr`, `discard` or a file. Commands that print data log to `stderr` instead of `stdout`.
+        LOGFILE: LogTarget = Spec::new("logfile", Kind::LogTarget)
+            .default("stdout")
+            .computed("`stderr` for the programs of this project; an embedder that asks gets the original's `stdout`");
         /// How much is logged.
         LOGLEVEL: LogLevel = Spec::new("loglevel", Kind::Choice(LogLevel::WORDS)).default("info");
         /// How long a message of this program may travel before its receiver refuses it.
