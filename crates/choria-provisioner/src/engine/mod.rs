@@ -343,6 +343,10 @@ impl Engine {
     /// The startup event of a fleet member.
     pub fn fleet_event(&mut self, payload: &[u8], now: Now) {
         let Ok(Event { kind: Kind::Startup { .. }, identity, .. }) = Event::parse(payload) else { return };
+        if let Some(flow) = self.by_identity.get(identity.as_str()).copied() {
+            self.drive(flow, Input::CameHome, now);
+            self.start_waiting(now);
+        }
         if let Some(took) = self.homecoming.seen(&identity, now.mono) {
             self.metrics.verified.add();
             self.metrics.phase(Phase::Join, took);

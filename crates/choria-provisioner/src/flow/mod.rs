@@ -88,6 +88,8 @@ pub enum Input {
     Timer,
     /// Stop as soon as that leaves the node whole.
     Stop(Stop),
+    /// The node started as a fleet member.
+    CameHome,
 }
 
 /// A document that holds secrets: never shown by `Debug`.
@@ -310,6 +312,15 @@ impl Flow {
             },
             (Input::Timer, _) => self.timer(now, out),
             (Input::Stop(stop), _) => self.stopped(stop, out),
+            // The answer to `restart` was lost, the restart was not.
+            (
+                Input::CameHome,
+                State::Calling { action: Action::Restart, .. } | State::Pausing { action: Action::Restart, .. },
+            ) => {
+                self.end_phase(Phase::Restart, now, out);
+                let home = std::mem::take(&mut self.gathered.home);
+                self.finish(Outcome::Provisioned { home }, out);
+            },
             // Late replies, answers to calls that were given up, a second start.
             _ => {},
         }

@@ -137,7 +137,7 @@ impl Slot {
         request: &str,
     ) -> Result<HelperAnswer, Fault> {
         let deadline = Instant::now() + settings.timeout;
-        if !self.is_ready().await {
+        if !self.is_ready() {
             self.stop().await;
             self.start(settings, deadline).await?;
         }
@@ -155,18 +155,13 @@ impl Slot {
         Ok(answer)
     }
 
-    /// Whether there is a process that is alive and silent.
-    async fn is_ready(&mut self) -> bool {
-        let Some(process) = &mut self.process else { return false };
-        if !process.buffer.is_empty() {
-            return false;
-        }
-        tokio::select! {
-            biased;
-            // Anything that comes unasked, the end included, makes the process unusable.
-            _ = process.stdout.read_buf(&mut process.buffer) => false,
-            () = std::future::ready(()) => true,
-        }
+    /// Whether there is a process that is alive and silent. Anything that comes unasked, its end included, makes it
+    /// unusable.
+    fn is_ready(&self) -> bool {
+        let Some(process) = &self.process else { return false };
+        // Asks the system itself: the runtime may not have been told yet. The stream does not block.
+        let silent = nix::unistd::read(&process.stdout, &mut [0; 1]) == Err(nix::errno::Errno::EAGAIN);
+        silent && process.buffer.is_empty()
     }
 
     async fn start(&mut self, settings: &HelperSettings, deadline: Instant) -> Result<(), Fault> {
