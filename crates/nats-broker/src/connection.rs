@@ -160,6 +160,8 @@ impl Served {
                 let refusal = Refusal { reason: "tls_failure", detail, claimed: None };
                 tracing::debug!(cid = self.session.conn.cid, remote = ?self.session.conn.remote, %refusal, "TLS handshake failed");
                 shared.observer.refused(self.session.conn.remote, &refusal);
+                // An alert was sent if the peer can read one; more words it would not understand.
+                self.session.conn.outbox.lock().abandon();
                 self.session.conn.close("TLS Handshake Failure");
                 return false;
             }

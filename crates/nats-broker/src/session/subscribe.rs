@@ -80,7 +80,10 @@ impl Session {
         let known = self.conn.rare.lock().subs.get(sid).cloned();
         if let Some(sub) = known {
             match max {
-                Some(max) if max > sub.delivered.load(Ordering::Relaxed) => sub.max.store(max, Ordering::Relaxed),
+                // One that had its last message has ended, even if it is still about to be taken out.
+                Some(max) if !sub.is_exhausted() && max > sub.delivered.load(Ordering::Relaxed) => {
+                    sub.max.store(max, Ordering::Relaxed);
+                }
                 _ => self.shared.end_subscription(&sub),
             }
         }

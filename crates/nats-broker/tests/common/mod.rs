@@ -101,6 +101,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         Self { stream, received: Vec::new(), is_over: false }
     }
 
+    /// The stream itself.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// Sends bytes; a connection that the broker has closed is no error here.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;

@@ -1,0 +1,251 @@
+//! TLS on a listener: the upgrade after INFO, client certificates, bad peers, reload.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use common::{CONNECT, DEADLINE, Raw, Unobserved};
+use nats_broker::{
+    AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, Grant, Listener, OpenAuthenticator,
+    Permissions, Refusal,
+};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A certificate authority with a server certificate.
+struct Pki {
+    issuer: Issuer<'static, KeyPair>,
+    ca: CertificateDer<'static>,
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+impl Pki {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).unwrap().der().clone();
+        Self { issuer: Issuer::new(params, key), ca }
+    }
+
+    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![usage];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        (vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.clone()).unwrap();
+        roots
+    }
+
+    /// Client certificates are verified if given.
+    fn server(&self) -> Arc<ServerConfig> {
+        let (chain, key) = self.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots().into(), provider())
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .unwrap();
+        Arc::new(config)
+    }
+
+    fn client(
+        &self,
+        identity: Option<Identity>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(self.roots());
+        match identity {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+            None => builder.with_no_client_auth(),
+        }
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Notes what it was shown of the peer's certificates.
+#[derive(Default)]
+struct Chains(Mutex<Vec<Option<usize>>>);
+
+#[async_trait]
+impl Authenticator for Chains {
+    async fn authenticate(&self, request: ConnectRequest) -> Result<Grant, Refusal> {
+        self.0.lock().unwrap().push(request.tls.map(|tls| tls.verified_chain.len()));
+        Ok(Grant {
+            account: "$G".into(),
+            user: None,
+            permissions: Permissions::unlimited(),
+            expires_at: None,
+            claim: None,
+            tag: None,
+        })
+    }
+}
+
+fn start(listen: Vec<Listener>, authenticator: Arc<dyn Authenticator>) -> Broker {
+    let config = BrokerConfig { listen, tls_timeout: Duration::from_millis(400), ..BrokerConfig::default() };
+    Broker::start(config, vec![AccountConfig::new("$G")], authenticator, vec![], Arc::new(Unobserved)).unwrap()
+}
+
+fn tls_listener(pki: &Pki) -> Listener {
+    Listener::tls("127.0.0.1:0".parse().unwrap(), pki.server())
+}
+
+async fn connect(broker: &Broker, listener: usize, config: ClientConfig) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
+    let (raw, info) = Raw::connect_info(broker.local_addr(listener).unwrap()).await;
+    assert!(info.contains("\"tls_required\":true"), "{info}");
+    let name = ServerName::try_from("localhost").unwrap();
+    Ok(Raw::over(TlsConnector::from(Arc::new(config)).connect(name, raw.into_stream()).await?))
+}
+
+const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_upgrade_after_info_and_messages_cross_between_tls_and_clear_text() {
+    let pki = Pki::new();
+    let listen = vec![tls_listener(&pki), common::loopback()];
+    let broker = start(listen, Arc::new(OpenAuthenticator::default()));
+    let mut plain = Raw::connect(broker.local_addr(1).unwrap()).await;
+    plain.send(CONNECT).await;
+    plain.send("SUB > 1\r\n").await;
+    plain.sync().await;
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let mut raw = connect(&broker, 0, pki.client(None, &[version])).await.unwrap();
+        raw.send("CONNECT {\"verbose\":false,\"protocol\":1,\"headers\":true}\r\nPING\r\n").await;
+        raw.expect("PONG\r\n").await;
+        let info = raw.line().await;
+        assert!(info.contains("\"connect_info\":true") && info.contains("\"tls_required\":true"), "{info}");
+        raw.send("SUB in 1\r\n").await;
+        raw.sync().await;
+        let large = "z".repeat(300_000);
+        raw.send(format!("PUB out 300000\r\n{large}\r\nPUB out 1\r\na\r\n")).await;
+        plain.expect(format!("MSG out 1 300000\r\n{large}\r\nMSG out 1 1\r\na\r\n")).await;
+        plain.send(format!("PUB in 300000\r\n{large}\r\n")).await;
+        plain.expect(format!("MSG in 1 300000\r\n{large}\r\n")).await;
+        raw.expect(format!("MSG in 1 300000\r\n{large}\r\n")).await;
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_authenticator_sees_a_verified_chain_or_none() {
+    let pki = Pki::new();
+    let chains = Arc::new(Chains::default());
+    let broker = start(vec![tls_listener(&pki), common::loopback()], chains.clone());
+    let identity = pki.issue("client", ExtendedKeyUsagePurpose::ClientAuth);
+    for identity in [Some(identity), None] {
+        let mut raw = connect(&broker, 0, pki.client(identity, BOTH)).await.unwrap();
+        raw.send(CONNECT).await;
+        raw.sync().await;
+    }
+    let mut plain = Raw::connect(broker.local_addr(1).unwrap()).await;
+    plain.send(CONNECT).await;
+    plain.sync().await;
+    assert_eq!(*chains.0.lock().unwrap(), [Some(1), Some(0), None]);
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_or_wrong_certificate_ends_with_an_alert() {
+    let pki = Pki::new();
+    let foreign = Pki::new();
+    let broker = start(vec![tls_listener(&pki)], Arc::new(OpenAuthenticator::default()));
+    for identity in [
+        foreign.issue("client", ExtendedKeyUsagePurpose::ClientAuth),
+        pki.issue("client", ExtendedKeyUsagePurpose::ServerAuth),
+    ] {
+        // TLS 1.3 tells the client only after its side of the handshake.
+        let alert = match connect(&broker, 0, pki.client(Some(identity), BOTH)).await {
+            Err(error) => error.to_string(),
+            Ok(raw) => {
+                let mut stream = raw.into_inner();
+                let _ = stream.write_all(CONNECT.as_bytes()).await;
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).await.unwrap_err().to_string()
+            }
+        };
+        assert!(alert.contains("alert"), "{alert}");
+    }
+    assert_eq!(broker.connections("$G").len(), 0);
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_and_clear_text_on_a_tls_listener_end_without_a_word() {
+    let pki = Pki::new();
+    let broker = start(vec![tls_listener(&pki)], Arc::new(OpenAuthenticator::default()));
+    for sent in ["", CONNECT, "\u{16}\u{3}\u{1}"] {
+        let mut raw = Raw::connect(broker.local_addr(0).unwrap()).await;
+        raw.send(sent).await;
+        assert_eq!(raw.rest().await, "", "{sent:?}");
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_tls_settings_count_for_new_connections() {
+    let (old, new) = (Pki::new(), Pki::new());
+    let broker = start(vec![tls_listener(&old), common::loopback()], Arc::new(OpenAuthenticator::default()));
+    let mut before = connect(&broker, 0, old.client(None, BOTH)).await.unwrap();
+    before.send(CONNECT).await;
+    before.sync().await;
+    assert!(broker.set_tls(0, new.server()));
+    assert!(!broker.set_tls(1, new.server()), "clear text stays clear text");
+    assert!(!broker.set_tls(7, new.server()));
+    assert!(connect(&broker, 0, old.client(None, BOTH)).await.is_err());
+    let mut after = connect(&broker, 0, new.client(None, BOTH)).await.unwrap();
+    after.send(CONNECT).await;
+    after.sync().await;
+    before.sync().await;
+    broker.shutdown().await;
+    assert_eq!(before.rest().await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_over_tls_arrives_whole_and_in_order() {
+    let pki = Pki::new();
+    let broker = start(vec![tls_listener(&pki)], Arc::new(OpenAuthenticator::default()));
+    let mut receiver = connect(&broker, 0, pki.client(None, BOTH)).await.unwrap();
+    receiver.send(CONNECT).await;
+    receiver.send("SUB n 1\r\n").await;
+    receiver.sync().await;
+    let mut sender = connect(&broker, 0, pki.client(None, BOTH)).await.unwrap();
+    let sending = tokio::spawn(async move {
+        sender.send(CONNECT).await;
+        for block in 0..100 {
+            let lines: String = (0..500).map(|line| format!("PUB n 100\r\n{:0100}\r\n", block * 500 + line)).collect();
+            sender.send(lines).await;
+        }
+        sender.sync().await;
+    });
+    for number in 0..50_000 {
+        receiver.expect(format!("MSG n 1 100\r\n{number:0100}\r\n")).await;
+    }
+    tokio::time::timeout(DEADLINE, sending).await.unwrap().unwrap();
+    broker.shutdown().await;
+}
