@@ -107,7 +107,8 @@ pub(crate) fn tls_reason(error: &io::Error) -> Option<(String, &'static str)> {
     use rustls::{CertificateError, Error};
     let tls = error.get_ref()?.downcast_ref::<Error>()?;
     let hint = match tls {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A bad signature is a CA of the same name with another key.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the broker's certificate is not signed by the configured CA, check plugin.security.file.ca"
         }
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
@@ -174,6 +175,9 @@ mod tests {
         let issuer = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         let text = ConnectFailure::io(&target, "during TLS", &io::Error::other(issuer)).to_string();
         assert!(text.contains("plugin.security.file.ca"), "{text}");
+        let name = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName);
+        let text = ConnectFailure::io(&target, "during TLS", &io::Error::other(name)).to_string();
+        assert!(text.contains("names other hosts"), "{text}");
         let alert = rustls::Error::AlertReceived(AlertDescription::UnknownCA);
         let text = ConnectFailure::io(&target, "during TLS", &io::Error::other(alert)).to_string();
         assert!(text.contains("plugin.security.file.certificate"), "{text}");
