@@ -6,22 +6,30 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::ddl::Ddl;
+
 /// Description of an agent, as `rpcutil#agent_inventory` shows it (spec 03 §10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// Licence of the agent.
+    #[serde(default)]
     pub license: String,
     /// Author with mail address.
+    #[serde(default)]
     pub author: String,
     /// Seconds an action may take, at least 1.
+    #[serde(default)]
     pub timeout: u64,
     /// Name, `[a-z0-9_]+`.
     pub name: String,
     /// Version of the agent.
+    #[serde(default)]
     pub version: String,
     /// Where to read more.
+    #[serde(default)]
     pub url: String,
     /// One sentence.
+    #[serde(default)]
     pub description: String,
     /// Provider that hosts it (`golang`, `external`, ...).
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -90,6 +98,20 @@ pub struct Reply {
     pub data: Value,
 }
 
+impl StatusCode {
+    /// The code with this number; numbers of an agent's own count as unknown errors.
+    pub fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Ok,
+            1 => Self::Aborted,
+            2 => Self::UnknownAction,
+            3 => Self::MissingData,
+            4 => Self::InvalidData,
+            _ => Self::UnknownError,
+        }
+    }
+}
+
 impl Reply {
     /// Success with data.
     pub fn ok(data: Value) -> Self {
@@ -119,6 +141,12 @@ pub trait Agent: Send + Sync + 'static {
     /// Runs one action. The host has checked that the action exists, authorized and audited the call, and
     /// drops the future at the agent's timeout (the caller then gets code 5).
     async fn call(&self, call: Call) -> Reply;
+
+    /// Its DDL. The host checks inputs against it before the action runs (status 4), which the original leaves to
+    /// clients (spec 01 sharp edge 36). Agents without one check their inputs themselves.
+    fn ddl(&self) -> Option<&Ddl> {
+        None
+    }
 
     /// How long one call may take.
     fn timeout(&self) -> Duration {
