@@ -78,12 +78,15 @@ pub(crate) fn plan(answer: HelperAnswer, about: &About<'_>) -> Result<Plan, Refu
     let config = json::to_string(&answer.configuration).expect("a map of texts can be written as JSON");
     let parts = [&config, &answer.certificate, &answer.ca, &key, &ssldir];
     let policies = answer.action_policies.iter().chain(&answer.opa_policies);
-    let size = parts.iter().map(|part| part.len()).sum::<usize>() + policies.map(|(k, v)| k.len() + v.len()).sum::<usize>();
+    let size =
+        parts.iter().map(|part| part.len()).sum::<usize>() + policies.map(|(k, v)| k.len() + v.len()).sum::<usize>();
     if size > MAX_INPUTS {
-        let error = format!("the helper's answer has {size} bytes for the node, at most {MAX_INPUTS} fit into one message");
+        let error =
+            format!("the helper's answer has {size} bytes for the node, at most {MAX_INPUTS} fit into one message");
         return Err(Refusal::new("answer_size", error));
     }
-    let texts = |map: BTreeMap<String, String>| Value::Object(map.into_iter().map(|(k, v)| (k, Value::from(v))).collect());
+    let texts =
+        |map: BTreeMap<String, String>| Value::Object(map.into_iter().map(|(k, v)| (k, Value::from(v))).collect());
     let data = [
         ("action_policies", texts(answer.action_policies)),
         ("ca", Value::from(answer.ca)),
@@ -110,12 +113,18 @@ fn check_configuration(
         return Err(Refusal::new("answer_no_configuration", error));
     }
     for (key, value) in configuration {
-        if key.trim() != key || key.is_empty() || key.starts_with('#') || key.chars().any(|c| c == '=' || c.is_control()) {
+        if key.trim() != key
+            || key.is_empty()
+            || key.starts_with('#')
+            || key.chars().any(|c| c == '=' || c.is_control())
+        {
             let error = format!("configuration key {key:?} of the helper cannot be written to a configuration file");
             return Err(Refusal::new("answer_configuration_key", error));
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
-            let error = format!("the helper's value of {key} holds a line end or another control character, which would inject settings");
+            let error = format!(
+                "the helper's value of {key} holds a line end or another control character, which would inject settings"
+            );
             return Err(Refusal::new("answer_configuration_value", error));
         }
     }
@@ -127,12 +136,13 @@ fn check_configuration(
                 "the helper's configuration has no {PROVISION} = false, and the node's token provisions by default (chpd): it would come back for ever"
             );
             return Err(Refusal::new("answer_provision_missing", error));
-        },
-        None | Some("false" | "0" | "no" | "n" | "f" | "off") => {},
+        }
+        None | Some("false" | "0" | "no" | "n" | "f" | "off") => {}
         Some(value) => {
-            let error = format!("the helper set {PROVISION} = {value}, the node would refuse to restart; it must be false");
+            let error =
+                format!("the helper set {PROVISION} = {value}, the node would refuse to restart; it must be false");
             return Err(Refusal::new("answer_provision_enabled", error));
-        },
+        }
     }
     if let Some(identity) = configuration.get("identity").filter(|i| !i.is_empty() && *i != about.identity) {
         if !choria_protocol::identity::is_valid(identity) {
@@ -168,7 +178,10 @@ fn check_certificate(
     notes: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     let incomplete = |what: &str| {
-        Refusal::new("answer_certificate_set", format!("the helper's certificate set is incomplete: {what}; the node would drop it silently"))
+        Refusal::new(
+            "answer_certificate_set",
+            format!("the helper's certificate set is incomplete: {what}; the node would drop it silently"),
+        )
     };
     match (answer.certificate.is_empty(), answer.ca.is_empty()) {
         (true, true) if !answer.key.is_empty() => return Err(incomplete("a key without certificate and ca")),
@@ -176,7 +189,7 @@ fn check_certificate(
         (true, false) => return Err(incomplete("ca without certificate")),
         (false, true) => return Err(incomplete("certificate without ca")),
         (false, false) if ssldir.is_empty() => return Err(incomplete("there is no ssldir to put it into")),
-        (false, false) => {},
+        (false, false) => {}
     }
     let refuse = |error: String| Refusal::new("answer_certificate", format!("certificate of the helper: {error}"));
     let facts = cert::first_from_pem(&answer.certificate).map_err(|error| refuse(error.to_string()))?;
@@ -186,10 +199,14 @@ fn check_certificate(
         return Err(refuse(format!("it is for {found:?}, not for {}", about.identity)));
     }
     if !facts.is_valid_at(about.now) {
-        return Err(refuse(format!("it is valid from {} to {}, now is {}", facts.not_before, facts.not_after, about.now)));
+        return Err(refuse(format!(
+            "it is valid from {} to {}, now is {}",
+            facts.not_before, facts.not_after, about.now
+        )));
     }
     if !answer.key.is_empty() {
-        let key = PrivateKey::from_pem(answer.key.expose()).map_err(|error| Refusal::new("answer_key", format!("bad key received: {error}")))?;
+        let key = PrivateKey::from_pem(answer.key.expose())
+            .map_err(|error| Refusal::new("answer_key", format!("bad key received: {error}")))?;
         if !facts.belongs_to(&key) {
             return Err(refuse("it is not for the key that came with it".to_owned()));
         }

@@ -37,12 +37,7 @@ struct Shared {
 }
 
 /// Serves until `shutdown`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    handle: Handle,
-    shutdown: CancellationToken,
-) {
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, handle: Handle, shutdown: CancellationToken) {
     let router = Router::new()
         .route("/metrics", get(render))
         .route("/status", get(status))
@@ -66,7 +61,7 @@ async fn status(
     headers: HeaderMap,
 ) -> Response {
     if let Err(refusal) = only_local(peer, &headers) {
-        return refusal;
+        return refusal.into_response();
     }
     answer(&shared.metrics)
 }
@@ -77,7 +72,7 @@ async fn pause(
     headers: HeaderMap,
 ) -> Response {
     if let Err(refusal) = only_local(peer, &headers) {
-        return refusal;
+        return refusal.into_response();
     }
     shared.handle.pause().await;
     answer(&shared.metrics)
@@ -89,19 +84,19 @@ async fn resume(
     headers: HeaderMap,
 ) -> Response {
     if let Err(refusal) = only_local(peer, &headers) {
-        return refusal;
+        return refusal.into_response();
     }
     shared.handle.resume().await;
     answer(&shared.metrics)
 }
 
 /// Control is for people on this machine, and not for web pages that their browser shows.
-fn only_local(peer: SocketAddr, headers: &HeaderMap) -> Result<(), Response> {
+fn only_local(peer: SocketAddr, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     if !peer.ip().to_canonical().is_loopback() {
-        return Err((StatusCode::FORBIDDEN, "only from this machine\n").into_response());
+        return Err((StatusCode::FORBIDDEN, "only from this machine\n"));
     }
     if headers.contains_key(header::ORIGIN) {
-        return Err((StatusCode::FORBIDDEN, "not from a browser\n").into_response());
+        return Err((StatusCode::FORBIDDEN, "not from a browser\n"));
     }
     Ok(())
 }

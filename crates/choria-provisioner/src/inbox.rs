@@ -65,7 +65,9 @@ enum Entry {
     Answered(Arc<str>),
     /// Given up: an answer comes too late.
     Late(Arc<str>),
-    Discovery { request_id: Arc<str> },
+    Discovery {
+        request_id: Arc<str>,
+    },
 }
 
 /// The open reply subjects of one provisioner.
@@ -113,11 +115,11 @@ impl Inbox {
                 let Entry::Open(expectation) = entry else { return };
                 *entry = Entry::Late(Arc::clone(&expectation.identity));
                 self.forget.push_back((now + MEMORY, random));
-            },
+            }
             Some(Entry::Discovery { .. }) => {
                 self.entries.remove(&random);
-            },
-            Some(Entry::Answered(_) | Entry::Late(_)) | None => {},
+            }
+            Some(Entry::Answered(_) | Entry::Late(_)) | None => {}
         }
     }
 
@@ -155,14 +157,14 @@ impl Inbox {
         };
         match self.entries.get(&random) {
             None => refused("reply_subject", format!("reply on {subject}, which is not open")),
-            Some(Entry::Late(identity)) => {
-                refused("reply_late", format!("reply of {identity} arrived after its time"))
-            },
+            Some(Entry::Late(identity)) => refused("reply_late", format!("reply of {identity} arrived after its time")),
             Some(Entry::Answered(identity)) => {
                 let from = sender_of(payload);
-                let detail = format!("second answer to one request, to {identity}, sent by {from}: two machines may share this name");
+                let detail = format!(
+                    "second answer to one request, to {identity}, sent by {from}: two machines may share this name"
+                );
                 refused("reply_second", detail)
-            },
+            }
             Some(Entry::Discovery { request_id }) => discovered(payload, request_id),
             Some(Entry::Open(expected)) => {
                 let verdict = judge(payload, expected);
@@ -172,7 +174,7 @@ impl Inbox {
                     self.forget.push_back((now + MEMORY, random));
                 }
                 verdict
-            },
+            }
         }
     }
 }
@@ -192,13 +194,22 @@ fn judge(payload: &[u8], expected: &Expectation) -> Verdict {
     let envelope = &decoded.reply.envelope;
     let node = &expected.identity;
     if envelope.sender_id != **node {
-        return refused("reply_sender", format!("reply on the subject given to {node} says that it is from {:?}", envelope.sender_id));
+        return refused(
+            "reply_sender",
+            format!("reply on the subject given to {node} says that it is from {:?}", envelope.sender_id),
+        );
     }
     if envelope.request_id != *expected.request_id {
-        return refused("reply_request_id", format!("reply of {node} is for request {}, not {}", envelope.request_id, expected.request_id));
+        return refused(
+            "reply_request_id",
+            format!("reply of {node} is for request {}, not {}", envelope.request_id, expected.request_id),
+        );
     }
     if envelope.agent != expected.agent {
-        return refused("reply_agent", format!("reply of {node} is from agent {:?}, not {}", envelope.agent, expected.agent));
+        return refused(
+            "reply_agent",
+            format!("reply of {node} is from agent {:?}, not {}", envelope.agent, expected.agent),
+        );
     }
     reply(ReplyBody::parse(decoded.reply.message.as_bytes()).map_err(|error| error.to_string()))
 }
@@ -229,7 +240,7 @@ fn sender_of(payload: &[u8]) -> String {
         Ok(decoded) => {
             let hop = decoded.transport.headers.seen_by.last().map(|hop| format!(" over {:?}", hop[0]));
             format!("{:?}{}", decoded.reply.envelope.sender_id, hop.unwrap_or_default())
-        },
+        }
         Err(_) => "an unreadable message".to_owned(),
     }
 }

@@ -51,6 +51,7 @@ pub mod requests;
 pub mod rules;
 pub mod service;
 mod start;
+mod subscriptions;
 #[cfg(test)]
 mod testing;
 

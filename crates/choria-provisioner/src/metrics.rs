@@ -236,8 +236,12 @@ impl Metrics {
         page.summary("choria_connector_initial_connect_time", "", &self.initial_connect_time);
         page.plain("choria_connector_initial_connection_attempts", self.initial_connection_attempts.get());
         page.plain("choria_connector_reconnections", self.reconnections.get());
-        let versions: [(&str, u64); 4] =
-            [("error", 0), ("invalid", self.protocol_invalid.get()), ("json_parse_failures", 0), ("valid", self.protocol_valid.get())];
+        let versions: [(&str, u64); 4] = [
+            ("error", 0),
+            ("invalid", self.protocol_invalid.get()),
+            ("json_parse_failures", 0),
+            ("valid", self.protocol_valid.get()),
+        ];
         for (name, value) in versions {
             let name = format!("choria_protocol_{name}");
             page.head(&name, "counter");

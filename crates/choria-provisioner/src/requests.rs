@@ -38,7 +38,7 @@ pub enum Document {
     /// Signed and encoded.
     Ready(Arc<PreparedTransport>),
     /// To be signed, away from the main loop: a signature takes a quarter of a millisecond.
-    Unsigned(Request),
+    Unsigned(Box<Request>),
 }
 
 impl Document {
@@ -66,8 +66,8 @@ fn seal(caller: &Caller, request: &Request) -> Result<PreparedTransport, String>
         None => SecureRequest::unsigned(text),
         Some(signer) => {
             let signed = signer.sign(&text).map_err(|error| error.to_string())?;
-            SecureRequest { message: text, signature: signed.signature, pubcert: signed.pubcert.to_string() }
-        },
+            SecureRequest { message: text, signature: signed.signature, pubcert: String::from(&*signed.pubcert) }
+        }
     };
     Ok(PreparedTransport::new(&secure.to_vec()))
 }
@@ -105,7 +105,7 @@ impl Requests {
         if !call.shared {
             let request = self.request(call.action.agent(), call.body.expose().to_owned(), call.action.agent(), now);
             let request_id = Arc::from(request.envelope.request_id.as_str());
-            return Ok((Document::Unsigned(request), request_id));
+            return Ok((Document::Unsigned(Box::new(request)), request_id));
         }
         if let Some(shared) = self.shared.get(&call.action)
             && shared.until > now.mono
@@ -131,7 +131,7 @@ impl Requests {
         let request = self.request(DISCOVERY_AGENT, PING_PAYLOAD.to_owned(), "choria_provision", now);
         let request_id = Arc::from(request.envelope.request_id.as_str());
         let subject = subjects::broadcast_agent(subjects::PROVISIONING_COLLECTIVE, DISCOVERY_AGENT);
-        (Document::Unsigned(request), subject, request_id)
+        (Document::Unsigned(Box::new(request)), subject, request_id)
     }
 
     fn request(&self, agent: &str, message: String, filter_agent: &str, now: Now) -> Request {

@@ -46,7 +46,9 @@ pub struct CheckedCsr {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
     /// `features.jwt` without a key to verify tokens with.
-    #[error("features.jwt is on but jwt_verify_cert is not set: no token could be verified; set it to the certificate of the token's signer")]
+    #[error(
+        "features.jwt is on but jwt_verify_cert is not set: no token could be verified; set it to the certificate of the token's signer"
+    )]
     NoVerifier,
     /// The key cannot be used.
     #[error("jwt_verify_cert: {0}")]
@@ -104,7 +106,7 @@ impl Rules {
                 let claims = verify_provisioning(token, key, now).map_err(token_refusal)?;
                 self.remember(token, &claims);
                 claims
-            },
+            }
         };
         if !self.token.is_empty() && !self.token.matches(claims.cht.expose()) {
             let error = "the token's secret (cht) is not the configured token: it was made for another provisioner";
@@ -134,8 +136,7 @@ impl Rules {
     /// # Errors
     /// The first fault found.
     pub fn check_csr(&self, reply: &CsrReply, identity: &str) -> Result<CheckedCsr, Refusal> {
-        let policy =
-            CsrPolicy { identity: identity.to_owned(), deny: self.deny.clone(), min_rsa_bits: MIN_RSA_BITS };
+        let policy = CsrPolicy { identity: identity.to_owned(), deny: self.deny.clone(), min_rsa_bits: MIN_RSA_BITS };
         let facts = csr::inspect(&reply.csr).map_err(csr_refusal)?;
         csr::check(&facts, &policy).map_err(csr_refusal)?;
         if !reply.ssldir.is_empty() {
@@ -152,7 +153,8 @@ impl Rules {
 /// What is wrong, to follow the name in a sentence.
 pub(crate) fn check_directory(path: &str) -> Result<(), &'static str> {
     let bytes = path.as_bytes();
-    let drive = bytes.len() > 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':' && matches!(bytes[2], b'/' | b'\\');
+    let drive =
+        bytes.len() > 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':' && matches!(bytes[2], b'/' | b'\\');
     if path.len() > MAX_DIRECTORY {
         return Err("is longer than 500 characters");
     }

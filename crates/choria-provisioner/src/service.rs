@@ -15,7 +15,7 @@ use bytes::Bytes;
 use choria_config::{BuildSettings, Config};
 use choria_connector::{ConnectOptions, Connector, ConnectorError, Message, NatsConnector, Status, Subscription};
 use choria_protocol::lifecycle::{self, Event, Kind};
-use choria_protocol::{ids, subjects};
+use choria_protocol::ids;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -25,15 +25,14 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{ProvisionerConfig, VerifyRestart};
 use crate::engine::{Effect, Engine, Settings};
 use crate::flow::{Now, SendFault};
-use crate::helper::{HelperAnswer, HelperError, Runner, RunNotes};
+use crate::helper::{HelperAnswer, HelperError, RunNotes, Runner};
 use crate::http;
 use crate::metrics::Metrics;
 use crate::requests::Caller;
 use crate::rules::Rules;
 use crate::start::{self, StartError};
+use crate::subscriptions::{Subscriptions, next_of};
 
-/// Replies and events that may wait for the run loop; as many as nodes that may be known.
-const INCOMING: usize = 65_536;
 /// Messages of one subscription taken at a time, so that none starves another.
 const BATCH: usize = 128;
 /// Results and failures that may wait for the run loop; their senders wait beyond it.
@@ -240,7 +239,8 @@ impl Provisioner {
 
 /// Monotonic and wall clock together.
 fn clock() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+    let unix =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
     Now { mono: Instant::now(), unix }
 }
 
@@ -259,12 +259,12 @@ async fn wait_connected(
                 metrics.initial_connect_time.observe(began.elapsed());
                 tracing::info!("connected to {server}");
                 return Ok(Some(Arc::from(server)));
-            },
+            }
             Status::Connecting { last_error: Some(reason) } | Status::Disconnected { reason } => {
                 metrics.initial_connection_attempts.add();
                 tracing::warn!("could not connect: {reason}");
-            },
-            Status::Connecting { last_error: None } => {},
+            }
+            Status::Connecting { last_error: None } => {}
             Status::Closed => return Err(RunError::Closed),
         }
         tokio::select! {
@@ -291,48 +291,10 @@ async fn announce(connector: &dyn Connector, caller: &Caller, version: &str) {
     }
 }
 
-/// Everything that is listened to, over the one connection.
-struct Subscriptions {
-    replies: Subscription,
-    startups: Subscription,
-    shutdowns: Subscription,
-    registrations: Subscription,
-    fleet: Option<Subscription>,
-}
-
-impl Subscriptions {
-    async fn make(
-        connector: &dyn Connector,
-        config: &ProvisionerConfig,
-        caller: &Caller,
-    ) -> Result<Self, ConnectorError> {
-        let component = &config.lifecycle_component;
-        let replies = subjects::replies_of(subjects::PROVISIONING_COLLECTIVE, &caller.caller_id);
-        let registrations = format!("{}.registration.>", subjects::PROVISIONING_COLLECTIVE);
-        let fleet = if config.verify_restart == VerifyRestart::Off || component == lifecycle::SERVER {
-            None
-        } else {
-            let subject = subjects::lifecycle("startup", lifecycle::SERVER);
-            Some(connector.subscribe(&subject, None, INCOMING).await?)
-        };
-        let subscriptions = Self {
-            replies: connector.subscribe(&replies, None, INCOMING).await?,
-            startups: connector.subscribe(&subjects::lifecycle("startup", component), None, INCOMING).await?,
-            shutdowns: connector.subscribe(&subjects::lifecycle("shutdown", component), None, INCOMING).await?,
-            registrations: connector.subscribe(&registrations, None, INCOMING / 8).await?,
-            fleet,
-        };
-        if let Err(error) = connector.flush().await {
-            tracing::warn!("could not confirm the subscriptions: {error}");
-        }
-        Ok(subscriptions)
-    }
-}
-
 /// What comes back from tasks of the run loop.
 enum TaskResult {
     SendFailed { origin: Option<(u64, u64)>, fault: SendFault },
-    Helper { flow: u64, result: Result<HelperAnswer, HelperError>, notes: RunNotes, elapsed: Duration },
+    Helper { flow: u64, result: Box<Result<HelperAnswer, HelperError>>, notes: RunNotes, elapsed: Duration },
 }
 
 /// The run loop and what it needs.
@@ -447,7 +409,7 @@ impl Run {
                     };
                     let _ = results.send(TaskResult::SendFailed { origin, fault }).await;
                 });
-            },
+            }
             Effect::Helper { flow, identity, request } => {
                 let (runner, over) = (self.runner.clone(), self.over.clone());
                 tokio::spawn(async move {
@@ -458,13 +420,13 @@ impl Run {
                         () = over.cancelled() => return,
                     };
                     let (result, notes) = match outcome {
-                        Ok((answer, notes)) => (Ok(answer), notes),
-                        Err((error, notes)) => (Err(error), notes),
+                        Ok((answer, notes)) => (Box::new(Ok(answer)), notes),
+                        Err((error, notes)) => (Box::new(Err(error)), notes),
                     };
                     let elapsed = began.elapsed();
                     let _ = results.send(TaskResult::Helper { flow, result, notes, elapsed }).await;
                 });
-            },
+            }
         }
     }
 
@@ -472,8 +434,8 @@ impl Run {
         match result {
             TaskResult::SendFailed { origin, fault } => self.engine.send_failed(origin, fault, clock()),
             TaskResult::Helper { flow, result, notes, elapsed } => {
-                self.engine.helper_done(flow, result, &notes, elapsed, clock());
-            },
+                self.engine.helper_done(flow, *result, &notes, elapsed, clock());
+            }
         }
     }
 
@@ -482,11 +444,11 @@ impl Run {
             Command::Pause(done) => {
                 self.engine.pause(clock());
                 done
-            },
+            }
             Command::Resume(done) => {
                 self.engine.resume(clock());
                 done
-            },
+            }
         };
         self.metrics.paused.set(usize::from(self.engine.is_paused()));
         // Nobody may be waiting any more.
@@ -504,7 +466,7 @@ impl Run {
                 self.server = Arc::from(server);
                 connected.send_replace(true);
                 self.engine.set_connected(true, clock());
-            },
+            }
             Status::Disconnected { reason } => {
                 if *connected.borrow() {
                     self.metrics.connection_closed.add();
@@ -512,8 +474,8 @@ impl Run {
                 tracing::warn!("disconnected: {reason}");
                 connected.send_replace(false);
                 self.engine.set_connected(false, clock());
-            },
-            Status::Connecting { .. } => {},
+            }
+            Status::Connecting { .. } => {}
             Status::Closed => return false,
         }
         true
@@ -533,11 +495,11 @@ impl Run {
             Ok(Err(error)) => {
                 tracing::error!("reload failed, the old configuration stays in force: {error}");
                 return;
-            },
+            }
             Err(error) => {
                 tracing::error!("reload failed, the old configuration stays in force: {error}");
                 return;
-            },
+            }
         };
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -566,10 +528,7 @@ fn needs_restart(old: &ProvisionerConfig, new: &ProvisionerConfig) -> Vec<&'stat
         ("broker_provisioning_password", old.broker_provisioning_password != new.broker_provisioning_password),
         ("logfile", old.logfile != new.logfile),
         ("loglevel", old.loglevel != new.loglevel),
-        (
-            "verify_restart",
-            (old.verify_restart == VerifyRestart::Off) != (new.verify_restart == VerifyRestart::Off),
-        ),
+        ("verify_restart", (old.verify_restart == VerifyRestart::Off) != (new.verify_restart == VerifyRestart::Off)),
     ];
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }
@@ -578,21 +537,6 @@ fn send_fault(error: &ConnectorError) -> SendFault {
     match error {
         ConnectorError::NotConnected(_) | ConnectorError::Closed => SendFault::NotConnected(error.to_string()),
         ConnectorError::InvalidSubject(_) | ConnectorError::TooLarge { .. } => SendFault::Impossible(error.to_string()),
-    }
-}
-
-/// The next message of a subscription that may not exist; then never.
-async fn next_of(subscription: &mut Option<Subscription>) -> Option<Message> {
-    match subscription {
-        Some(subscription) => {
-            let message = subscription.next().await;
-            if message.is_none() {
-                // The others tell that the connection is gone.
-                std::future::pending::<()>().await;
-            }
-            message
-        },
-        None => std::future::pending().await,
     }
 }
 

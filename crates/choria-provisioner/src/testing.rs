@@ -77,7 +77,7 @@ impl World {
             }),
             Action::GenCsr => {
                 json!({"csr": self.csr(identity), "public_key": self.key.public_pem(), "ssldir": "/etc/choria/ssl"})
-            },
+            }
             Action::Configure => json!({"message": "Wrote 15 lines to /etc/choria/server.conf"}),
             Action::Restart => json!({"message": "Restarting Choria Server after 2s"}),
             Action::Shutdown => json!({"message": "Shutting Choria Server down after 1s"}),

@@ -157,12 +157,12 @@ fn design6_the_certificate_must_be_for_the_nodes_key_and_name() {
     let now = world().unix;
     let authority = world().ca.authority();
     let other_key = world().ca.issue(&IssueRequest::new(NODE, KeyKind::P256));
-    let wrong_key = HelperAnswer { certificate: other_key.certificate.pem.clone(), ..world().answer(NODE) };
+    let wrong_key = HelperAnswer { certificate: other_key.certificate.pem, ..world().answer(NODE) };
     assert_eq!(case.reason(wrong_key), "answer_certificate");
 
     let other_name = csr::create(&world().key, &Subject::common_name("other.lab.test")).unwrap();
     let signed = authority.sign_csr(&other_name, &SigningPolicy::new("other.lab.test"), now).unwrap();
-    let wrong_name = HelperAnswer { certificate: signed.pem.clone(), ..world().answer(NODE) };
+    let wrong_name = HelperAnswer { certificate: signed.pem, ..world().answer(NODE) };
     let error = case.plan(wrong_name).unwrap_err().error;
     assert!(error.contains("other.lab.test") && error.contains("not for n1.lab.test"), "{error}");
 
@@ -171,7 +171,10 @@ fn design6_the_certificate_must_be_for_the_nodes_key_and_name() {
         assert_eq!(case.reason(HelperAnswer { certificate: past.pem, ..world().answer(NODE) }), "answer_certificate");
     }
     for garbage in ["C", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\0"] {
-        assert_eq!(case.reason(HelperAnswer { certificate: garbage.into(), ..world().answer(NODE) }), "answer_certificate");
+        assert_eq!(
+            case.reason(HelperAnswer { certificate: garbage.into(), ..world().answer(NODE) }),
+            "answer_certificate"
+        );
         assert_eq!(case.reason(HelperAnswer { ca: garbage.into(), ..world().answer(NODE) }), "answer_certificate");
     }
 }

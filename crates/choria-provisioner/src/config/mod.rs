@@ -4,10 +4,10 @@
 //! is a start error with file, line and column; a key that this build does not know is warned about with the
 //! nearest known name; a key that asks for something this build cannot do is an error, never ignored.
 
+mod error;
 mod reader;
 mod yaml;
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use choria_config::duration::DurationError;
 use choria_security::patterns::Patterns;
 use choria_tokens::Secret;
+pub use error::{ConfigError, Position};
 use reader::{Located, Section};
 
 /// Longest secret that nodes accept in `token` (the DDL of `choria_provision`).
@@ -58,96 +59,6 @@ const KNOWN: &[&str] = &[
 ];
 
 const KNOWN_FEATURES: &[&str] = &["pki", "jwt", "ed25519", "upgrades", "broker"];
-
-/// A place in the configuration file, `file:line:column`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// The file as it was named.
-    pub path: PathBuf,
-    /// Line, from 1; 0 when unknown.
-    pub line: u64,
-    /// Column, from 1; 0 when unknown.
-    pub column: u64,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a configuration file cannot be used. Texts that spec 04 §3 lists are kept word for word.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file does not exist.
-    #[error("file {} not found", .0.display())]
-    NotFound(PathBuf),
-    /// The file cannot be read.
-    #[error("file {} could not be read: {reason}", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
-    /// Not YAML.
-    #[error("file {} could not be parsed: yaml: line {line}, column {column}: {reason}", .path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Line of the fault.
-        line: u64,
-        /// Column of the fault.
-        column: u64,
-        /// What is wrong there.
-        reason: String,
-    },
-    /// Nothing in it, or only comments. The original crashes here.
-    #[error("file {} holds no settings; a file with the line `interval: 1m` would do", .0.display())]
-    Empty(PathBuf),
-    /// A list or a word instead of keys and values.
-    #[error("{at}: the file must hold keys and values, found {found}")]
-    NotAMapping {
-        /// Where it starts.
-        at: Position,
-        /// What is there.
-        found: String,
-    },
-    /// A value of another type than the key takes.
-    #[error("{at}: {key} must be {expected}, found {found}")]
-    WrongType {
-        /// Where the value is.
-        at: Position,
-        /// The key.
-        key: String,
-        /// What it takes.
-        expected: &'static str,
-        /// What is there, with a hint.
-        found: String,
-    },
-    /// A value that the key does not take.
-    #[error("{at}: {reason}")]
-    Invalid {
-        /// Where the value is.
-        at: Position,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A setting that asks for something this build does not have yet.
-    #[error("{at}: {key} is not available in this version: {reason}")]
-    Unavailable {
-        /// Where the value is.
-        at: Position,
-        /// The key.
-        key: &'static str,
-        /// What to do instead.
-        reason: &'static str,
-    },
-}
 
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -348,7 +259,9 @@ impl ProvisionerConfig {
             advise("choria_insecure is on: requests are unsigned and the connection is clear text");
         }
         if self.broker_provisioning_password.is_none() && !self.choria_insecure {
-            advise("broker_provisioning_password is not set: the broker will not put this provisioner into the account where nodes wait");
+            advise(
+                "broker_provisioning_password is not set: the broker will not put this provisioner into the account where nodes wait",
+            );
         }
         if self.helper.is_none() {
             advise("helper is not set: every node will be refused, no configuration can be made for it");
@@ -455,10 +368,7 @@ fn interval(top: &Section<'_>) -> Result<Duration, ConfigError> {
     let Some(text) = top.text("interval")? else { return Ok(MINIMUM) };
     match parse_duration(&text, "invalid duration: ")? {
         Some(interval) if interval >= MINIMUM => Ok(interval),
-        _ => invalid(
-            text.at,
-            "interval is too small, minmum is 1 minute.  Valid example values are 10m or 10h",
-        ),
+        _ => invalid(text.at, "interval is too small, minmum is 1 minute.  Valid example values are 10m or 10h"),
     }
 }
 
@@ -488,7 +398,7 @@ fn workers(top: &Section<'_>) -> Result<usize, ConfigError> {
         Some(Located { value, .. }) if (1..=10_000).contains(&value) => Ok(usize::try_from(value).unwrap_or(cpus)),
         Some(Located { value, at }) => {
             invalid(at, format!("workers must be 0 (one per processor) to 10000, found {value}"))
-        },
+        }
     }
 }
 
@@ -525,7 +435,7 @@ fn loglevel(top: &Section<'_>) -> Result<LogLevel, ConfigError> {
                 text.at,
                 format!("loglevel must be debug, info, warn, error or fatal, found {:?}", text.value),
             );
-        },
+        }
     })
 }
 
@@ -537,7 +447,7 @@ fn helper(top: &Section<'_>, workers: usize) -> Result<Option<HelperSettings>, C
             "persistent" => HelperMode::Persistent,
             other => {
                 return invalid(text.at, format!("helper_mode must be process or persistent, found {other:?}"));
-            },
+            }
         },
     };
     let processes = count(top, "helper_processes", workers, 1000)?;
@@ -547,7 +457,7 @@ fn helper(top: &Section<'_>, workers: usize) -> Result<Option<HelperSettings>, C
         None => return invalid(command.at, "cannot parse helper command: a quote is not closed"),
         Some(argv) if argv.first().is_none_or(String::is_empty) => {
             return invalid(command.at, "cannot parse helper command: empty");
-        },
+        }
         Some(argv) => argv,
     };
     Ok(Some(HelperSettings { command: command.value, argv, mode, processes, timeout }))

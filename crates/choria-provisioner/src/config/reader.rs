@@ -36,7 +36,11 @@ impl<'a> Section<'a> {
             let lower = key.to_lowercase();
             if !known.contains(&lower.as_str()) {
                 let hint = nearest(&lower, known).map(|k| format!(", did you mean {}{k}?", self.prefix));
-                warnings.push(format!("{at}: unknown key {}{key} has no effect{}", self.prefix, hint.unwrap_or_default()));
+                warnings.push(format!(
+                    "{at}: unknown key {}{key} has no effect{}",
+                    self.prefix,
+                    hint.unwrap_or_default()
+                ));
             } else if self.entries[index + 1..].iter().any(|(other, _)| other.to_lowercase() == lower) {
                 warnings.push(format!("{at}: {}{key} is set more than once, this one does not count", self.prefix));
             }
@@ -107,13 +111,13 @@ impl<'a> Section<'a> {
         items.iter().map(item).collect::<Result<Vec<_>, _>>().map(Some)
     }
 
-    pub(super) fn section(&self, key: &'static str, prefix: &'static str) -> Result<Section<'a>, ConfigError> {
+    pub(super) fn section(&self, key: &'static str, prefix: &'static str) -> Result<Self, ConfigError> {
         let entries = match self.find(key) {
             None => Vec::new(),
             Some(Node { value: Value::Map(entries), .. }) => entries.clone(),
             Some(node) => return Err(self.wrong_type(key, node, "a mapping")),
         };
-        Ok(Section::new(self.path, prefix, entries))
+        Ok(Self::new(self.path, prefix, entries))
     }
 }
 

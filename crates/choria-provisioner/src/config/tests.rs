@@ -138,14 +138,25 @@ fn errors_name_file_line_and_column() {
 #[test]
 fn unknown_keys_are_told_with_the_nearest_name() {
     let warnings = parse("intervall: 5m\nfeatures:\n  pkii: true\n").unwrap().warnings;
-    assert!(warnings.iter().any(|w| w.starts_with("p.yaml:1:12: unknown key intervall") && w.contains("did you mean interval?")), "{warnings:?}");
-    assert!(warnings.iter().any(|w| w.contains("unknown key features.pkii") && w.contains("features.pki?")), "{warnings:?}");
+    assert!(
+        warnings
+            .iter()
+            .any(|w| w.starts_with("p.yaml:1:12: unknown key intervall") && w.contains("did you mean interval?")),
+        "{warnings:?}"
+    );
+    assert!(
+        warnings.iter().any(|w| w.contains("unknown key features.pkii") && w.contains("features.pki?")),
+        "{warnings:?}"
+    );
 }
 
 #[test]
 fn a_key_that_does_not_count_is_told() {
     let warnings = parse("interval: 1m\nINTERVAL: 59s\n").unwrap().warnings;
-    assert!(warnings.iter().any(|w| w.contains("INTERVAL is set more than once, this one does not count")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|w| w.contains("INTERVAL is set more than once, this one does not count")),
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -166,7 +177,9 @@ fn what_this_version_cannot_do_is_an_error_and_never_ignored() {
 
 #[test]
 fn design6_invalid_deny_pattern_is_a_start_error() {
-    assert!(error("cert_deny_list: [ok, \"(\"]").starts_with("p.yaml:1:22: cert_deny_list holds the invalid pattern \"(\""));
+    assert!(
+        error("cert_deny_list: [ok, \"(\"]").starts_with("p.yaml:1:22: cert_deny_list holds the invalid pattern \"(\"")
+    );
     assert!(error("cert_deny_list: [\"\"]").contains("empty pattern"));
     assert!(error("cert_deny_list: [\"//\"]").contains("empty pattern"));
 }

@@ -32,14 +32,7 @@ pub(super) struct Homecoming {
 
 impl Homecoming {
     pub(super) fn new(mode: VerifyRestart, timeout: Duration) -> Self {
-        Self {
-            mode,
-            timeout,
-            expected: FxHashMap::default(),
-            order: VecDeque::new(),
-            ever_seen: false,
-            told: false,
-        }
+        Self { mode, timeout, expected: FxHashMap::default(), order: VecDeque::new(), ever_seen: false, told: false }
     }
 
     pub(super) fn configure(&mut self, mode: VerifyRestart, timeout: Duration) {

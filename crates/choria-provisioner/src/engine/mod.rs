@@ -289,11 +289,11 @@ impl Engine {
                 }
                 self.drive(flow, Input::Reply { call, reply: body }, now);
                 self.start_waiting(now);
-            },
+            }
             Verdict::Discovered { identity } => {
                 self.metrics.protocol_valid.add();
                 self.seen(&identity, Source::Discovery, now);
-            },
+            }
             Verdict::Refused { reason, detail } => self.refuse(reason, &detail, now),
         }
     }
@@ -305,7 +305,7 @@ impl Engine {
             Err(error) => {
                 self.refuse("event", &format!("could not handle message: {error}"), now);
                 return;
-            },
+            }
         };
         if !identity::is_valid(&event.identity) {
             let shown: String = event.identity.chars().take(100).collect();
@@ -315,7 +315,7 @@ impl Engine {
         match event.kind {
             Kind::Startup { .. } => self.seen(&event.identity, Source::Event, now),
             Kind::Shutdown => self.gone(&event.identity, now),
-            _ => {},
+            _ => {}
         }
     }
 
@@ -327,11 +327,11 @@ impl Engine {
                 let agent = decoded.request.envelope.agent;
                 self.refuse("registration", &format!("registration message for agent {agent:?}"), now);
                 return;
-            },
+            }
             Err(error) => {
                 self.refuse("registration", &format!("registration message is unusable: {error}"), now);
                 return;
-            },
+            }
         };
         if identity::is_valid(&name) {
             self.seen(&name, Source::Registration, now);
@@ -350,7 +350,10 @@ impl Engine {
         if let Some(took) = self.homecoming.seen(&identity, now.mono) {
             self.metrics.verified.add();
             self.metrics.phase(Phase::Join, took);
-            tracing::info!("{identity} is a fleet member now, {:.1}s after its restart was ordered", took.as_secs_f64());
+            tracing::info!(
+                "{identity} is a fleet member now, {:.1}s after its restart was ordered",
+                took.as_secs_f64()
+            );
         }
     }
 
@@ -373,12 +376,12 @@ impl Engine {
                     self.forget(&evicted, now);
                 }
                 self.start_waiting(now);
-            },
-            Admission::Known => {},
+            }
+            Admission::Known => {}
             Admission::Resting { until } => {
                 let rest = until.saturating_duration_since(now.mono).as_secs_f64();
                 tracing::debug!("{identity} failed lately and is tried again in {rest:.1}s");
-            },
+            }
             Admission::Returned { until } => {
                 self.metrics.returned.add();
                 self.homecoming.forget(identity);
@@ -386,8 +389,10 @@ impl Engine {
                 tracing::warn!(
                     "{identity} is back in provisioning right after it was provisioned: its configuration does not work there; tried again in {rest:.0}s"
                 );
-            },
-            Admission::Full => self.refuse("queue_full", &format!("{identity} is not queued, too many nodes wait"), now),
+            }
+            Admission::Full => {
+                self.refuse("queue_full", &format!("{identity} is not queued, too many nodes wait"), now)
+            }
         }
     }
 
@@ -409,7 +414,7 @@ impl Engine {
                 tracing::warn!(
                     "{home} was provisioned and told to restart but was not seen as a fleet member within {seconds}s"
                 );
-            },
+            }
             Judgement::CannotTell => tracing::warn!(
                 "no startup event of any fleet member was ever seen: either this broker does not show them to the provisioner or no node comes home; nodes are not verified after their restart (verify_restart)"
             ),

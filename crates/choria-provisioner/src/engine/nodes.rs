@@ -45,7 +45,7 @@ impl Engine {
                 Some(Turn::Stale { identity, waited }) => {
                     self.metrics.provision_errors.add();
                     tracing::warn!("skipping node that's been waiting {:.0}s: {identity}", waited.as_secs_f64());
-                },
+                }
                 Some(Turn::Start { identity, first_seen, fresh }) => self.start(identity, first_seen, fresh, now),
             }
         }
@@ -88,21 +88,21 @@ impl Engine {
             Output::Wake(at) => {
                 node.wake = at;
                 self.timers.push(Reverse((at, id)));
-            },
+            }
             Output::RunHelper(request) => {
                 node.request = Some(request);
                 node.helper_since = now.mono;
                 self.close_reply(id, now);
                 self.helper_queue.push_back(id);
                 self.start_helpers(now);
-            },
+            }
             Output::Answered => {
                 if !node.engaged {
                     node.engaged = true;
                     let identity = Arc::clone(node.flow.identity());
                     self.scheduler.answered(&identity);
                 }
-            },
+            }
             Output::Tried(action, elapsed) => self.metrics.rpc_time(action.label(), elapsed),
             Output::Exhausted(action) => self.metrics.rpc_error(action.label()),
             Output::Phase(phase, elapsed) => self.metrics.phase(phase, elapsed),
@@ -119,15 +119,14 @@ impl Engine {
                 let fault = SendFault::Impossible(reason);
                 self.drive(id, Input::SendFailed { call: call.number, fault }, now);
                 return;
-            },
+            }
         };
         let random = self.draw();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let identity = Arc::clone(node.flow.identity());
         node.open = Some(random);
         let subject = subjects::node(subjects::PROVISIONING_COLLECTIVE, &identity);
-        let expectation =
-            Expectation { flow: id, call: call.number, identity, agent: call.action.agent(), request_id };
+        let expectation = Expectation { flow: id, call: call.number, identity, agent: call.action.agent(), request_id };
         let reply_to = self.inbox.open(expectation, random);
         self.effects.push(Effect::Send { origin: Some((id, call.number)), subject, reply_to, document });
     }
@@ -144,12 +143,12 @@ impl Engine {
             Some((flow, call)) => {
                 self.drive(flow, Input::SendFailed { call, fault }, now);
                 self.start_waiting(now);
-            },
+            }
             None => {
                 self.metrics.discovery_errors.add();
                 let (SendFault::NotConnected(reason) | SendFault::Impossible(reason)) = fault;
                 tracing::error!("discovery failed: {reason}");
-            },
+            }
         }
     }
 
@@ -189,7 +188,10 @@ impl Engine {
                 }
             }
             if notes.left_behind {
-                tracing::warn!(node = identity, "helper left a process behind that held its output open; it was killed");
+                tracing::warn!(
+                    node = identity,
+                    "helper left a process behind that held its output open; it was killed"
+                );
             }
         }
         self.drive(flow, Input::Helper(result), now);
@@ -229,7 +231,7 @@ impl Engine {
                 tracing::info!("{node} is provisioned and restarts, {seconds:.2}s after it was first seen");
                 self.homecoming.expect(home, now.mono);
                 Ending::Settle
-            },
+            }
             Outcome::ShutDown { confirmed, message } => {
                 self.metrics.provisioned.add();
                 if confirmed {
@@ -238,44 +240,44 @@ impl Engine {
                 let how = if confirmed { "shuts down" } else { "refused to shut down" };
                 tracing::info!("{node} {how} on the helper's order: {message}");
                 Ending::Settle
-            },
+            }
             Outcome::Deferred { message } => {
                 self.metrics.deferred.add();
                 self.metrics.provision_errors.add();
                 tracing::info!("could not provision {node}: configuration defered: {message}");
                 Ending::PutOff(DEFERRED)
-            },
+            }
             Outcome::Locked => {
                 self.metrics.deferred.add();
                 tracing::info!("another provisioner is working on {node}");
                 Ending::PutOff(LOCKED)
-            },
+            }
             Outcome::Refused(refusal) => {
                 self.metrics.provision_errors.add();
                 self.metrics.refuse(refusal.reason);
                 tracing::error!(reason = refusal.reason, "could not provision {node}: {refusal}");
                 Ending::Failed { retry: false }
-            },
+            }
             Outcome::HelperFailed { reason, error } => {
                 self.metrics.helper_errors.add();
                 self.metrics.provision_errors.add();
                 self.metrics.refuse(reason);
                 tracing::error!(reason, "could not provision {node}: {error}");
                 Ending::Failed { retry: true }
-            },
+            }
             Outcome::Failed { error } => {
                 self.metrics.provision_errors.add();
                 tracing::error!("could not provision {node}: {error}");
                 Ending::Failed { retry: engaged }
-            },
+            }
             Outcome::Interrupted { error } => {
                 tracing::info!("{node} waits again: {error}");
                 Ending::Interrupted
-            },
+            }
             Outcome::Gone => {
                 tracing::info!("{node} shut down while it waited");
                 Ending::Gone
-            },
+            }
         }
     }
 }

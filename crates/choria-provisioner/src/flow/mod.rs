@@ -14,8 +14,8 @@
 
 mod action;
 mod reply;
+mod types;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,178 +27,34 @@ use rand::rngs::SmallRng;
 use serde_json::{Map, Value};
 
 pub use action::Action;
+pub use types::{Call, Confidential, Input, Now, Outcome, Output, SendFault, Stop};
 
 use crate::answer;
 use crate::helper::{CsrReply, HelperAnswer, HelperError, HelperRequest};
 use crate::metrics::Phase;
 use crate::rules::{CheckedCsr, Refusal, Rules};
 
-/// The time as the cores see it.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// For waits.
-    pub mono: Instant,
-    /// Unix seconds, for tokens and messages.
-    pub unix: i64,
-}
-
-/// Why a flow is told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// The provisioner was paused.
-    Paused,
-    /// The provisioner is going down.
-    Draining,
-    /// The node said that it is shutting down.
-    NodeGone,
-}
-
-/// Why a request could not be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SendFault {
-    /// There is no connection now.
-    NotConnected(String),
-    /// It will never work, such as a request that is larger than the broker takes.
-    Impossible(String),
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// Begin.
-    Start,
-    /// The reply to a call arrived on its own subject, from the node, with the right request id and agent; or
-    /// something arrived there that is no reply.
-    Reply {
-        /// The call's number.
-        call: u64,
-        /// The reply, or why it is none.
-        reply: Result<ReplyBody, String>,
-    },
-    /// A call could not be sent.
-    SendFailed {
-        /// The call's number.
-        call: u64,
-        /// Why.
-        fault: SendFault,
-    },
-    /// The helper answered or failed.
-    Helper(Result<HelperAnswer, HelperError>),
-    /// Time passed; the flow looks for itself whether its timer is due.
-    Timer,
-    /// Stop as soon as that leaves the node whole.
-    Stop(Stop),
-    /// The node started as a fleet member.
-    CameHome,
-}
-
-/// A document that holds secrets: never shown by `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Confidential(Arc<str>);
-
-impl Confidential {
-    /// The document, for the wire or a helper only.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Confidential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "({} bytes)", self.0.len())
-    }
-}
-
-/// A request to the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// Number of the call in this flow; later events refer to it.
-    pub number: u64,
-    /// What is called.
-    pub action: Action,
-    /// The RPC body.
-    pub body: Confidential,
-    /// Whether one signed document may serve this and other nodes.
-    pub shared: bool,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Send a request; replies to earlier calls no longer count.
-    Call(Call),
-    /// Call [`Flow::handle`] with [`Input::Timer`] at this time; replaces the timer before it.
-    Wake(Instant),
-    /// Run the helper with this document.
-    RunHelper(Confidential),
-    /// The node answered: it lives.
-    Answered,
-    /// One try of an action is over after so long.
-    Tried(Action, Duration),
-    /// All tries of an action failed.
-    Exhausted(Action),
-    /// A phase took so long.
-    Phase(Phase, Duration),
-    /// Something an operator may want to know.
-    Note(String),
-    /// The flow is over. Nothing follows.
-    Done(Outcome),
-}
-
-/// How a flow ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The node has its configuration and acknowledged the restart.
-    Provisioned {
-        /// The identity it will have as a fleet member.
-        home: String,
-    },
-    /// The helper had the node shut down.
-    ShutDown {
-        /// Whether the node agreed.
-        confirmed: bool,
-        /// The helper's words.
-        message: String,
-    },
-    /// The helper put the node off.
-    Deferred {
-        /// The helper's words.
-        message: String,
-    },
-    /// Another provisioner is working on the node.
-    Locked,
-    /// A check refused the node or what was made for it.
-    Refused(Refusal),
-    /// The helper failed.
-    HelperFailed {
-        /// Countable reason.
-        reason: &'static str,
-        /// The whole story.
-        error: String,
-    },
-    /// The node did not answer or answered with errors.
-    Failed {
-        /// The whole story.
-        error: String,
-    },
-    /// Broken off by us; the node is as it was found.
-    Interrupted {
-        /// Why.
-        error: String,
-    },
-    /// The node is shutting down.
-    Gone,
-}
-
 #[derive(Debug)]
 enum State {
     New,
     /// A request is out.
-    Calling { action: Action, attempt: u32, call: u64, since: Instant, until: Instant },
+    Calling {
+        action: Action,
+        attempt: u32,
+        call: u64,
+        since: Instant,
+        until: Instant,
+    },
     /// Before the next try.
-    Pausing { action: Action, attempt: u32, until: Instant },
+    Pausing {
+        action: Action,
+        attempt: u32,
+        until: Instant,
+    },
     /// The helper has the node, or it waits for a free one.
-    Helper { since: Instant },
+    Helper {
+        since: Instant,
+    },
     Over,
 }
 
@@ -284,11 +140,11 @@ impl Flow {
     /// Takes what happened, appends what to do. After [`Output::Done`] everything is ignored.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Output>) {
         match (input, &self.state) {
-            (_, State::Over) => {},
+            (_, State::Over) => {}
             (Input::Start, State::New) => {
                 let first = if self.rules.features.jwt { Action::Jwt } else { Action::Inventory };
                 self.call(first, 1, now, out);
-            },
+            }
             (Input::Reply { call, reply }, State::Calling { action, attempt, call: open, since, .. })
                 if call == *open =>
             {
@@ -297,19 +153,19 @@ impl Flow {
                 out.push(Output::Answered);
                 self.offline_since = None;
                 self.replied(action, attempt, reply, now, out);
-            },
+            }
             (Input::SendFailed { call, fault }, State::Calling { action, attempt, call: open, .. })
                 if call == *open =>
             {
                 let (action, attempt) = (*action, *attempt);
                 self.not_sent(action, attempt, fault, now, out);
-            },
+            }
             (Input::Helper(result), State::Helper { since }) => {
                 // Waiting for the helper is not the node's fault.
                 self.budget_ends += now.mono.saturating_duration_since(*since);
                 self.phase_since = now.mono;
                 self.helped(result, now, out);
-            },
+            }
             (Input::Timer, _) => self.timer(now, out),
             (Input::Stop(stop), _) => self.stopped(stop, out),
             // The answer to `restart` was lost, the restart was not.
@@ -320,9 +176,9 @@ impl Flow {
                 self.end_phase(Phase::Restart, now, out);
                 let home = std::mem::take(&mut self.gathered.home);
                 self.finish(Outcome::Provisioned { home }, out);
-            },
+            }
             // Late replies, answers to calls that were given up, a second start.
-            _ => {},
+            _ => {}
         }
     }
 
@@ -333,29 +189,29 @@ impl Flow {
                 let seconds = self.rules.node_budget.as_secs();
                 let error = format!("the attempt took longer than {seconds}s (node_budget) and was given up");
                 self.finish(Outcome::Failed { error }, out);
-            },
+            }
             State::Calling { action, attempt, since, until, .. } if now.mono >= until => {
                 out.push(Output::Tried(action, now.mono.saturating_duration_since(since)));
                 let cause = format!("received 0 responses while expecting a response from {}", self.identity);
                 self.try_failed(action, attempt, &cause, now, out);
-            },
+            }
             State::Pausing { action, attempt, until } if now.mono >= until => self.call(action, attempt, now, out),
             State::Calling { until, .. } | State::Pausing { until, .. } => self.wake(until, out),
-            State::New | State::Helper { .. } | State::Over => {},
+            State::New | State::Helper { .. } | State::Over => {}
         }
     }
 
     fn stopped(&mut self, stop: Stop, out: &mut Vec<Output>) {
         match self.state {
             State::Helper { .. } if stop != Stop::NodeGone => self.stop = Some(stop),
-            _ if !self.may_be_broken_off() => {},
+            _ if !self.may_be_broken_off() => {}
             _ => {
                 let action = match self.state {
                     State::Calling { action, .. } | State::Pausing { action, .. } => action.label(),
                     State::New | State::Helper { .. } | State::Over => "the next step",
                 };
                 self.finish(interrupted(stop, action), out);
-            },
+            }
         }
     }
 
@@ -386,14 +242,14 @@ impl Flow {
         }
         let mut data = Map::new();
         match action {
-            Action::Inventory => {},
+            Action::Inventory => {}
             Action::GenCsr => {
                 data.insert("cn".to_owned(), Value::from(&*self.identity));
-            },
+            }
             Action::Restart => {
                 data.insert("splay".to_owned(), Value::from(1));
-            },
-            Action::Jwt | Action::Configure | Action::Shutdown => {},
+            }
+            Action::Jwt | Action::Configure | Action::Shutdown => {}
         }
         if action != Action::Inventory {
             data.insert("token".to_owned(), Value::from(self.rules.token.expose()));
@@ -410,13 +266,11 @@ impl Flow {
         out: &mut Vec<Output>,
     ) {
         let step = match reply {
-            Err(fault) => {
-                Err(Fault::Try(format!("could not process reply from {}: {fault}", self.identity)))
-            },
+            Err(fault) => Err(Fault::Try(format!("could not process reply from {}: {fault}", self.identity))),
             Ok(reply) if reply.action != action.name() => {
                 let got = reply::status(&reply.action);
                 Err(Fault::Try(format!("{} answered action {got:?} to {}", self.identity, action.label())))
-            },
+            }
             Ok(reply) if reply.statuscode != 0 => self.denied(action, &reply),
             Ok(reply) => self.accept(action, &reply.data, now, out),
         };
@@ -440,7 +294,7 @@ impl Flow {
             (_, "Incorrect provision token supplied", _) => {
                 let error = format!("{} (the setting token must be the node's)", action.failed(&cause));
                 Err(Fault::Refused(Refusal { reason: "node_token", error }))
-            },
+            }
             // The node does not know the action; asking again does not teach it.
             (_, _, 2) => Err(Fault::Refused(Refusal { reason: "unknown_action", error: action.failed(&cause) })),
             _ => Err(Fault::Try(cause)),
@@ -461,31 +315,31 @@ impl Flow {
                 self.gathered.claims = Some(claims);
                 self.gathered.ecdh_public = reply.ecdh_public;
                 Ok(Step::Next(Action::Inventory))
-            },
+            }
             Action::Inventory => {
                 self.gathered.inventory = reply::inventory(data).map_err(undecodable)?;
                 Ok(if self.rules.features.pki { Step::Next(Action::GenCsr) } else { Step::Helper })
-            },
+            }
             Action::GenCsr => {
                 let reply = reply::csr(data).map_err(undecodable)?;
                 let checked = self.rules.check_csr(&reply, &self.identity).map_err(Fault::Refused)?;
                 self.gathered.csr = Some((reply, checked));
                 Ok(Step::Helper)
-            },
+            }
             Action::Configure => {
                 reply::message(data).map_err(undecodable)?;
                 self.end_phase(Phase::Configure, now, out);
                 Ok(Step::Next(Action::Restart))
-            },
+            }
             Action::Restart => {
                 reply::message(data).map_err(undecodable)?;
                 self.end_phase(Phase::Restart, now, out);
                 Ok(Step::Done(Outcome::Provisioned { home: std::mem::take(&mut self.gathered.home) }))
-            },
+            }
             Action::Shutdown => {
                 reply::message(data).map_err(undecodable)?;
                 Ok(Step::Done(self.shut_down(true)))
-            },
+            }
         }
     }
 
@@ -518,7 +372,7 @@ impl Flow {
                 let (reason, error) = (error.reason(), format!("could not invoke configure helper: {error}"));
                 self.finish(Outcome::HelperFailed { reason, error }, out);
                 return;
-            },
+            }
         };
         if answer.defer {
             self.finish(Outcome::Deferred { message: answer.msg }, out);
@@ -543,7 +397,7 @@ impl Flow {
                 self.gathered.home = plan.home;
                 self.gathered.configure = Some(rpc_body(Action::Configure, plan.data));
                 self.call(Action::Configure, 1, now, out);
-            },
+            }
             Err(refusal) => self.finish(Outcome::Refused(refusal), out),
         }
     }
@@ -553,10 +407,10 @@ impl Flow {
             SendFault::Impossible(reason) => {
                 out.push(Output::Exhausted(action));
                 self.finish(Outcome::Failed { error: action.failed(&reason) }, out);
-            },
+            }
             SendFault::NotConnected(reason) if action.may_be_broken_off() => {
                 self.finish(Outcome::Interrupted { error: action.failed(&reason) }, out);
-            },
+            }
             // The node may have its configuration already: wait for the connection instead of using up tries.
             SendFault::NotConnected(reason) => {
                 let since = *self.offline_since.get_or_insert(now.mono);
@@ -566,7 +420,7 @@ impl Flow {
                     let delay = FIVE_SEC.delay(1, &mut self.rng);
                     self.pause(action, attempt, delay, now, out);
                 }
-            },
+            }
         }
     }
 
@@ -601,12 +455,8 @@ fn rpc_body(action: Action, data: Map<String, Value>) -> Confidential {
 fn interrupted(stop: Stop, what: &str) -> Outcome {
     match stop {
         Stop::NodeGone => Outcome::Gone,
-        Stop::Paused => {
-            Outcome::Interrupted { error: format!("provisioning is paused, cannot perform {what}") }
-        },
-        Stop::Draining => {
-            Outcome::Interrupted { error: format!("provisioning is stopping, cannot perform {what}") }
-        },
+        Stop::Paused => Outcome::Interrupted { error: format!("provisioning is paused, cannot perform {what}") },
+        Stop::Draining => Outcome::Interrupted { error: format!("provisioning is stopping, cannot perform {what}") },
     }
 }
 

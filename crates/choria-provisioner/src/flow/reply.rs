@@ -48,7 +48,7 @@ pub(super) fn inventory(data: &Value) -> Result<String, String> {
         return Err("field version is missing".to_owned());
     }
     match data.get("upgradable") {
-        None | Some(Value::Null | Value::Bool(_)) => {},
+        None | Some(Value::Null | Value::Bool(_)) => {}
         Some(other) => return Err(format!("field upgradable is {}, not true or false", kind(other))),
     }
     let mut data = data.clone();
@@ -63,8 +63,7 @@ pub(super) fn inventory(data: &Value) -> Result<String, String> {
 
 /// A status text for the log: bounded, on one line.
 pub(super) fn status(text: &str) -> String {
-    let mut shown: String =
-        text.chars().take(MAX_STATUS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut shown: String = text.chars().take(MAX_STATUS).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(MAX_STATUS).is_some() {
         shown.push_str("...");
     }
@@ -103,7 +102,7 @@ fn sorted(value: Value) -> Value {
             let mut entries: Vec<(String, Value)> = map.into_iter().collect();
             entries.sort_by(|a, b| a.0.cmp(&b.0));
             Value::Object(entries.into_iter().map(|(key, value)| (key, sorted(value))).collect())
-        },
+        }
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
         other => other,
     }
@@ -123,13 +122,23 @@ mod tests {
 
     #[test]
     fn design6_wrong_types_are_errors_and_never_end_the_daemon() {
-        for data in [json!(null), json!([]), json!("x"), json!(5), json!({"jwt": 5}), json!({"jwt": {}}), json!({"ecdh_public": []})] {
+        for data in [
+            json!(null),
+            json!([]),
+            json!("x"),
+            json!(5),
+            json!({"jwt": 5}),
+            json!({"jwt": {}}),
+            json!({"ecdh_public": []}),
+        ] {
             assert!(jwt(&data).is_err(), "{data}");
         }
         for data in [json!({}), json!({"version": 5}), json!({"version": "1", "upgradable": "yes"}), json!(null)] {
             assert!(inventory(&data).is_err(), "{data}");
         }
-        for data in [json!({"csr": 5}), json!({"csr": "x".repeat(MAX_DOCUMENT + 1)}), json!({"ssldir": "/".repeat(501)})] {
+        for data in
+            [json!({"csr": 5}), json!({"csr": "x".repeat(MAX_DOCUMENT + 1)}), json!({"ssldir": "/".repeat(501)})]
+        {
             assert!(csr(&data).is_err());
         }
         assert!(message(&json!({"message": 5})).is_err());

@@ -74,17 +74,18 @@ impl Driver {
     }
 
     /// Good answers until the helper is asked.
-    fn to_helper(&mut self) {
+    fn reach_helper(&mut self) {
         while self.helper_request().is_none() {
             self.good();
         }
     }
 
-    fn to(&mut self, action: Action) {
+    fn reach(&mut self, action: Action) {
         while self.call().action != action {
             self.good();
             if self.helper_request().is_some() {
-                let answer = if self.flow.rules.features.pki { world().answer(NODE) } else { world().plain_answer(NODE) };
+                let answer =
+                    if self.flow.rules.features.pki { world().answer(NODE) } else { world().plain_answer(NODE) };
                 self.give(Input::Helper(Ok(answer)));
             }
         }
@@ -131,7 +132,18 @@ fn the_whole_way_with_every_feature() {
     let keys: Vec<&String> = configure["data"].as_object().unwrap().keys().collect();
     assert_eq!(
         keys,
-        ["action_policies", "ca", "certificate", "config", "ecdh_public", "key", "opa_policies", "server_jwt", "ssldir", "token"]
+        [
+            "action_policies",
+            "ca",
+            "certificate",
+            "config",
+            "ecdh_public",
+            "key",
+            "opa_policies",
+            "server_jwt",
+            "ssldir",
+            "token"
+        ]
     );
     assert_eq!(configure["data"]["ssldir"], "/etc/choria/ssl");
     driver.good();
@@ -189,14 +201,16 @@ fn silent_nodes_get_as_many_requests_as_the_original_sends_and_no_more_time() {
     assert!((22..=30).contains(&took.as_secs()), "{took:?}");
 
     let mut gencsr = Driver::new("pki: true");
-    gencsr.to(Action::GenCsr);
+    gencsr.reach(Action::GenCsr);
     assert_eq!(gencsr.starve().len(), 1);
 
     let mut shutdown = Driver::new("");
-    shutdown.to_helper();
+    shutdown.reach_helper();
     shutdown.give(Input::Helper(Ok(HelperAnswer { shutdown: true, ..HelperAnswer::default() })));
     assert_eq!(shutdown.starve().len(), 3);
-    assert!(matches!(shutdown.outcome(), Some(Outcome::Failed { error }) if error.starts_with("choria_provision#shutdown failed")));
+    assert!(
+        matches!(shutdown.outcome(), Some(Outcome::Failed { error }) if error.starts_with("choria_provision#shutdown failed"))
+    );
 }
 
 #[test]
@@ -205,10 +219,10 @@ fn design6_undecodable_reply_is_a_failed_try_and_never_a_success() {
         let features = if action == Action::Jwt { "jwt: true" } else { "pki: true" };
         let mut driver = Driver::new(features);
         if action == Action::Shutdown {
-            driver.to_helper();
+            driver.reach_helper();
             driver.give(Input::Helper(Ok(HelperAnswer { shutdown: true, ..HelperAnswer::default() })));
         } else {
-            driver.to(action);
+            driver.reach(action);
         }
         driver.reply(Err("body is not an object".to_owned()));
         if action.tries() == 1 {
@@ -230,15 +244,28 @@ fn design6_undecodable_reply_is_a_failed_try_and_never_a_success() {
 fn design6_one_reply_cannot_end_the_provisioner() {
     // Every shape of data at every step: an error or the next step, never a panic.
     let shapes = [
-        json!(null), json!([]), json!("x"), json!(5), json!(true), json!({}), json!({"jwt": 5}), json!({"csr": "hello"}),
-        json!({"csr": {"a": 1}}), json!({"csr": "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"}),
-        json!({"version": "1", "facts": null}), json!({"version": 1}), json!({"message": 5}), json!({"jwt": "a.b.c"}),
-        json!({"jwt": "x".repeat(100_000)}), json!({"csr": "x".repeat(100_000)}), json!({"version": "x".repeat(10_000)}),
+        json!(null),
+        json!([]),
+        json!("x"),
+        json!(5),
+        json!(true),
+        json!({}),
+        json!({"jwt": 5}),
+        json!({"csr": "hello"}),
+        json!({"csr": {"a": 1}}),
+        json!({"csr": "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"}),
+        json!({"version": "1", "facts": null}),
+        json!({"version": 1}),
+        json!({"message": 5}),
+        json!({"jwt": "a.b.c"}),
+        json!({"jwt": "x".repeat(100_000)}),
+        json!({"csr": "x".repeat(100_000)}),
+        json!({"version": "x".repeat(10_000)}),
     ];
     for action in [Action::Jwt, Action::Inventory, Action::GenCsr, Action::Configure, Action::Restart] {
         for shape in &shapes {
             let mut driver = Driver::new("jwt: true, pki: true");
-            driver.to(action);
+            driver.reach(action);
             driver.reply(Ok(ok(action, shape.clone())));
             assert!(!driver.out.is_empty(), "{action:?} {shape}");
         }
@@ -248,7 +275,7 @@ fn design6_one_reply_cannot_end_the_provisioner() {
 #[test]
 fn a_status_other_than_ok_fails_the_try_and_the_last_cause_is_told() {
     let mut driver = Driver::new("");
-    driver.to(Action::Restart);
+    driver.reach(Action::Restart);
     for attempt in 1..=3 {
         driver.reply(Ok(refused(Action::Restart, 1, "Configuration enables provisioning\nrestart cannot continue")));
         if attempt < 3 {
@@ -308,7 +335,7 @@ fn replies_to_calls_that_were_given_up_are_ignored() {
 #[test]
 fn defer_wins_over_shutdown_and_nothing_is_sent_after_it() {
     let mut driver = Driver::new("");
-    driver.to_helper();
+    driver.reach_helper();
     let answer = HelperAnswer { defer: true, shutdown: true, msg: "m".to_owned(), ..HelperAnswer::default() };
     driver.give(Input::Helper(Ok(answer)));
     assert_eq!(driver.outcome(), Some(&Outcome::Deferred { message: "m".to_owned() }));
@@ -316,12 +343,11 @@ fn defer_wins_over_shutdown_and_nothing_is_sent_after_it() {
 
 #[test]
 fn shutdown_counts_whether_the_node_agrees_or_not() {
-    for (reply, confirmed) in [
-        (ok(Action::Shutdown, json!({"message": "bye"})), true),
-        (refused(Action::Shutdown, 1, "no"), false),
-    ] {
+    for (reply, confirmed) in
+        [(ok(Action::Shutdown, json!({"message": "bye"})), true), (refused(Action::Shutdown, 1, "no"), false)]
+    {
         let mut driver = Driver::new("");
-        driver.to_helper();
+        driver.reach_helper();
         let answer = HelperAnswer { shutdown: true, msg: "retired".to_owned(), ..HelperAnswer::default() };
         driver.give(Input::Helper(Ok(answer)));
         assert_eq!(driver.call().action, Action::Shutdown);
@@ -334,14 +360,14 @@ fn shutdown_counts_whether_the_node_agrees_or_not() {
 #[test]
 fn a_helper_failure_ends_the_attempt_with_its_reason() {
     let mut driver = Driver::new("");
-    driver.to_helper();
+    driver.reach_helper();
     let error = HelperError::Failed { command: "/h".to_owned(), status: "exit status 3".to_owned() };
     driver.give(Input::Helper(Err(error)));
     match driver.outcome() {
         Some(Outcome::HelperFailed { reason, error }) => {
             assert_eq!(*reason, "helper_exit");
             assert_eq!(error, "could not invoke configure helper: could not wait for /h: exit status 3");
-        },
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -382,14 +408,14 @@ fn first_tries_share_a_document_and_second_ones_do_not() {
 fn until_configure_a_flow_can_be_broken_off_and_then_not() {
     for action in [Action::Jwt, Action::Inventory, Action::GenCsr, Action::Configure, Action::Restart] {
         let mut driver = Driver::new("jwt: true, pki: true");
-        driver.to(action);
+        driver.reach(action);
         assert_eq!(driver.flow.may_be_broken_off(), action.may_be_broken_off());
         driver.give(Input::Stop(Stop::Paused));
         match driver.outcome() {
             Some(Outcome::Interrupted { error }) => {
                 assert!(action.may_be_broken_off());
                 assert_eq!(*error, format!("provisioning is paused, cannot perform {}", action.label()));
-            },
+            }
             None => assert!(!action.may_be_broken_off(), "{action:?}"),
             other => panic!("{other:?}"),
         }
@@ -399,7 +425,7 @@ fn until_configure_a_flow_can_be_broken_off_and_then_not() {
 #[test]
 fn a_stop_while_the_helper_runs_waits_for_it_and_then_sends_nothing() {
     let mut driver = Driver::new("");
-    driver.to_helper();
+    driver.reach_helper();
     driver.give(Input::Stop(Stop::Draining));
     assert_eq!(driver.outcome(), None);
     driver.give(Input::Helper(Ok(world().plain_answer(NODE))));
@@ -415,7 +441,7 @@ fn a_lost_connection_breaks_off_before_configure_and_is_sat_out_after_it() {
     assert!(matches!(before.outcome(), Some(Outcome::Interrupted { .. })));
 
     let mut after = Driver::new("");
-    after.to(Action::Restart);
+    after.reach(Action::Restart);
     for _ in 0..20 {
         let call = after.call().number;
         after.give(Input::SendFailed { call, fault: offline() });
@@ -430,7 +456,7 @@ fn a_lost_connection_breaks_off_before_configure_and_is_sat_out_after_it() {
 #[test]
 fn a_request_that_can_never_be_sent_is_not_repeated() {
     let mut driver = Driver::new("");
-    driver.to(Action::Configure);
+    driver.reach(Action::Configure);
     let call = driver.call().number;
     driver.give(Input::SendFailed { call, fault: SendFault::Impossible("too large".to_owned()) });
     match driver.outcome() {
@@ -443,12 +469,16 @@ fn a_request_that_can_never_be_sent_is_not_repeated() {
 fn the_budget_ends_an_attempt_but_waiting_for_the_helper_is_free() {
     let rules = Arc::new(Rules::new(&config("pki: true", "node_budget: 10s\n")).unwrap());
     let mut slow = Driver::with(Arc::clone(&rules), true);
-    slow.to(Action::GenCsr);
+    slow.reach(Action::GenCsr);
     assert_eq!(slow.starve().len(), 1);
-    assert!(matches!(slow.outcome(), Some(Outcome::Failed { error }) if error.contains("node_budget")), "{:?}", slow.out);
+    assert!(
+        matches!(slow.outcome(), Some(Outcome::Failed { error }) if error.contains("node_budget")),
+        "{:?}",
+        slow.out
+    );
 
     let mut queued = Driver::with(rules, true);
-    queued.to_helper();
+    queued.reach_helper();
     queued.now.mono += Duration::from_secs(500);
     queued.give(Input::Helper(Ok(world().answer(NODE))));
     assert_eq!(queued.call().action, Action::Configure);
@@ -458,7 +488,7 @@ fn the_budget_ends_an_attempt_but_waiting_for_the_helper_is_free() {
 fn secrets_do_not_show() {
     let mut driver = Driver::new("jwt: true");
     assert!(!format!("{:?}", driver.out).contains(testing::SECRET));
-    driver.to_helper();
+    driver.reach_helper();
     assert!(!format!("{:?}", driver.out).contains(testing::SECRET));
     assert!(!format!("{:?}", driver.flow).contains(testing::SECRET));
 }

@@ -9,8 +9,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use choria_tokens::ProvisioningClaims;
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Serialize;
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// What the node answered to `gencsr`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -122,10 +122,10 @@ impl<'de> Visitor<'de> for AnswerVisitor {
                 "server_claims" => {
                     // Claims of protocol version 2 server tokens: checked for type as the original does, unused.
                     map.next_value::<Option<ServerClaims>>().map_err(|e| within("server_claims", e))?;
-                },
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
-                },
+                }
             }
         }
         Ok(answer)
@@ -177,20 +177,20 @@ impl<'de> Deserialize<'de> for ServerClaims {
                     match key.to_lowercase().as_str() {
                         "exp" => {
                             map.next_value::<Option<f64>>().map_err(|e| within("exp", e))?;
-                        },
+                        }
                         "collectives" | "pub_subjects" => {
                             map.next_value::<Option<Vec<String>>>().map_err(|e| within("collectives", e))?;
-                        },
+                        }
                         "ou" => {
                             map.next_value::<Option<String>>().map_err(|e| within("ou", e))?;
-                        },
+                        }
                         "permissions" => {
                             map.next_value::<Option<BTreeMap<String, IgnoredAny>>>()
                                 .map_err(|e| within("permissions", e))?;
-                        },
+                        }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
-                        },
+                        }
                     }
                 }
                 Ok(ServerClaims)
@@ -219,7 +219,8 @@ mod tests {
     #[test]
     fn null_is_the_zero_value_everywhere() {
         assert_eq!(parse("null").unwrap(), HelperAnswer::default());
-        let answer = parse(r#"{"defer":null,"configuration":{"a":null},"server_claims":null,"opa_policies":null}"#).unwrap();
+        let answer =
+            parse(r#"{"defer":null,"configuration":{"a":null},"server_claims":null,"opa_policies":null}"#).unwrap();
         assert_eq!(answer.configuration["a"], "");
     }
 

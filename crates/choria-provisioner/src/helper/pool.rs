@@ -130,12 +130,7 @@ struct Process {
 }
 
 impl Slot {
-    async fn ask(
-        &mut self,
-        settings: &HelperSettings,
-        identity: &str,
-        request: &str,
-    ) -> Result<HelperAnswer, Fault> {
+    async fn ask(&mut self, settings: &HelperSettings, identity: &str, request: &str) -> Result<HelperAnswer, Fault> {
         let deadline = Instant::now() + settings.timeout;
         if !self.is_ready() {
             self.stop().await;
@@ -143,9 +138,8 @@ impl Slot {
         }
         let process = self.process.as_mut().expect("the process was started above");
         let answer = process.exchange(settings, request, deadline).await?;
-        let answer = HelperAnswer::parse(&answer).map_err(|reason| {
-            Fault::Final(HelperError::Decode { command: settings.command.clone(), reason })
-        })?;
+        let answer = HelperAnswer::parse(&answer)
+            .map_err(|reason| Fault::Final(HelperError::Decode { command: settings.command.clone(), reason }))?;
         if !answer.identity.is_empty() && answer.identity != identity {
             let reason = format!("answered for {:?} when it was asked about {identity:?}", answer.identity);
             return Err(Fault::Final(HelperError::Pool { command: settings.command.clone(), reason }));
@@ -177,7 +171,7 @@ impl Slot {
             Err(error) => {
                 self.back_off();
                 return Err(Fault::Final(error));
-            },
+            }
         };
         let errors = Arc::new(Mutex::new(VecDeque::new()));
         tokio::spawn(follow_errors(stderr, Arc::clone(&errors)));
@@ -248,7 +242,7 @@ impl Process {
                 return match std::mem::take(&mut self.buffer) {
                     line if line.is_empty() => {
                         Err(Fault::Final(HelperError::NoOutput { command: command(), status: None }))
-                    },
+                    }
                     line => Ok(line),
                 };
             }
@@ -298,7 +292,7 @@ async fn follow_errors(stderr: ChildStderr, tail: Arc<Mutex<VecDeque<u8>>>) {
                 let excess = tail.len().saturating_sub(MAX_STDERR);
                 tail.drain(..excess);
                 bytes.len()
-            },
+            }
         };
         reader.consume(taken);
     }

@@ -108,11 +108,7 @@ struct Progress<'r> {
     status: Option<ExitStatus>,
 }
 
-async fn drive(
-    settings: &HelperSettings,
-    request: &[u8],
-    notes: &mut RunNotes,
-) -> Result<HelperAnswer, HelperError> {
+async fn drive(settings: &HelperSettings, request: &[u8], notes: &mut RunNotes) -> Result<HelperAnswer, HelperError> {
     let (mut group, streams) = Group::start(settings)?;
     let mut progress = Progress {
         request,
@@ -131,16 +127,16 @@ async fn drive(
         End::LeftBehind => {
             notes.left_behind = true;
             group.end().await;
-        },
+        }
         End::TimedOut => {
             group.end().await;
             let (timeout, received) = (settings.timeout, progress.output.len());
             return Err(HelperError::TimedOut { command: command(), timeout, received });
-        },
+        }
         End::TooMuch => {
             group.end().await;
             return Err(HelperError::TooMuchOutput { command: command(), limit: MAX_OUTPUT });
-        },
+        }
         End::Lost(reason) => return Err(HelperError::Failed { command: command(), status: reason }),
     }
     // The order of these tests is the original's: empty output, exit status, JSON.

@@ -113,18 +113,22 @@ async fn golden_helper_cases() {
         };
         let noise = row.get("stderr_bytes").map_or(String::new(), |n| format!("head -c {n} /dev/zero >&2; "));
         let script = format!("cat > /dev/null; {noise}cat '{}'; {end}", file.display());
-        let (result, notes) =
-            split(Runner::new(Some(&settings(&["/bin/sh", "-c", &script], HelperMode::Process))).run("n1", REQUEST).await);
+        let (result, notes) = split(
+            Runner::new(Some(&settings(&["/bin/sh", "-c", &script], HelperMode::Process))).run("n1", REQUEST).await,
+        );
         assert!(notes.stderr.len() <= MAX_STDERR);
         let original = row["error"].as_str().and_then(|e| e.strip_prefix("could not invoke configure helper: "));
         match (result, original) {
-            (Ok(_), None) => {},
+            (Ok(_), None) => {}
             (Err(error), Some(original)) => {
                 let ours = error.to_string();
                 // What is wrong with JSON is told in the words of our library.
-                let fixed = original.split_once("HELPER: ").filter(|_| original.contains("decode")).map_or(original, |(head, _)| head);
+                let fixed = original
+                    .split_once("HELPER: ")
+                    .filter(|_| original.contains("decode"))
+                    .map_or(original, |(head, _)| head);
                 assert!(ours.starts_with(fixed), "{case}: {ours}");
-            },
+            }
             (ours, original) => panic!("{case}: {ours:?} but the original says {original:?}"),
         }
     }
@@ -153,7 +157,7 @@ async fn a_hanging_helper_is_killed_with_its_whole_group_and_the_reason_is_named
     match result {
         Err(error @ HelperError::TimedOut { received: 7, .. }) => {
             assert!(error.to_string().contains("did not finish within 0.7s and was killed"), "{error}");
-        },
+        }
         other => panic!("{other:?}"),
     }
     wait_until(Duration::from_secs(5), "the group is gone", || {
@@ -179,10 +183,7 @@ async fn design6_a_grandchild_that_holds_the_output_costs_no_worker() {
 async fn design6_helper_output_of_a_gigabyte_is_cut_off_and_the_helper_killed() {
     let script = Script::new(HelperMode::Process, "echo $$ > leader; exec head -c 1000000000 /dev/zero");
     let (result, _) = script.run().await;
-    assert_eq!(
-        result.unwrap_err().to_string(),
-        format!("HELPER wrote more than {MAX_OUTPUT} bytes and was killed")
-    );
+    assert_eq!(result.unwrap_err().to_string(), format!("HELPER wrote more than {MAX_OUTPUT} bytes and was killed"));
     wait_until(Duration::from_secs(5), "the helper is gone", || !is_alive(&script.file("leader")));
 }
 
@@ -278,10 +279,16 @@ async fn a_persistent_helper_that_hangs_is_killed_and_replaced() {
 #[tokio::test]
 async fn an_answer_never_reaches_the_wrong_node() {
     // Two lines for one request would shift every later answer by one.
-    let two = Script::new(HelperMode::Persistent, "while read -r line; do printf '{\"msg\":\"a\"}\\n{\"msg\":\"b\"}\\n'; done");
+    let two = Script::new(
+        HelperMode::Persistent,
+        "while read -r line; do printf '{\"msg\":\"a\"}\\n{\"msg\":\"b\"}\\n'; done",
+    );
     let (result, _) = two.run().await;
     assert_eq!(result.unwrap_err().to_string(), "HELPER wrote more than one line for one request");
-    let late = Script::new(HelperMode::Persistent, "while read -r line; do echo '{\"msg\":\"ok\"}'; echo '{\"msg\":\"late\"}'; touch late; done");
+    let late = Script::new(
+        HelperMode::Persistent,
+        "while read -r line; do echo '{\"msg\":\"ok\"}'; echo '{\"msg\":\"late\"}'; touch late; done",
+    );
     let runner = Runner::new(Some(&late.settings));
     for _ in 0..6 {
         let _ = fs::remove_file(late.file("late"));
@@ -290,7 +297,10 @@ async fn an_answer_never_reaches_the_wrong_node() {
         assert_eq!(answer.msg, "ok", "a process that spoke unasked is not asked again");
         wait_until(Duration::from_secs(5), "the second line is written", || late.file("late").exists());
     }
-    let wrong = Script::new(HelperMode::Persistent, "while read -r line; do echo '{\"identity\":\"n2\",\"msg\":\"for another\"}'; done");
+    let wrong = Script::new(
+        HelperMode::Persistent,
+        "while read -r line; do echo '{\"identity\":\"n2\",\"msg\":\"for another\"}'; done",
+    );
     let (result, _) = split(Runner::new(Some(&wrong.settings)).run("n1", REQUEST).await);
     let error = result.unwrap_err().to_string();
     assert!(error.contains("answered for \"n2\" when it was asked about \"n1\""), "{error}");

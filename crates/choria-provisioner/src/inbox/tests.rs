@@ -37,10 +37,7 @@ fn subjects_are_below_the_callers_prefix_and_hold_128_bits() {
     let mut inbox = Inbox::new(CALLER);
     assert_eq!(inbox.subscription(), "provisioning.reply.662918bbfa929745e3742f3c2ca949f7.>");
     let subject = inbox.open(expect("n1"), 0xab);
-    assert_eq!(
-        subject,
-        "provisioning.reply.662918bbfa929745e3742f3c2ca949f7.000000000000000000000000000000ab"
-    );
+    assert_eq!(subject, "provisioning.reply.662918bbfa929745e3742f3c2ca949f7.000000000000000000000000000000ab");
 }
 
 #[test]
@@ -70,7 +67,9 @@ fn a_good_reply_on_another_nodes_subject_does_not_count() {
     let mine = inbox.open(expect("n1"), 1);
     let other = inbox.open(expect("n2"), 2);
     assert_eq!(reason(&inbox.accept(&other, &reply("n1", ID, "choria_provision"), now)), "reply_sender");
-    for subject in ["provisioning.reply.662918bbfa929745e3742f3c2ca949f7.00000000000000000000000000000003", "x", &mine[..60]] {
+    for subject in
+        ["provisioning.reply.662918bbfa929745e3742f3c2ca949f7.00000000000000000000000000000003", "x", &mine[..60]]
+    {
         assert_eq!(reason(&inbox.accept(subject, &reply("n1", ID, "choria_provision"), now)), "reply_subject");
     }
     assert_eq!(reason(&inbox.accept(&mine, &reply("n1", ID, "choria_provision"), now)), "ok");
@@ -106,7 +105,7 @@ fn design6_a_second_answer_is_noticed_and_named() {
     match inbox.accept(&subject, &payload, now) {
         Verdict::Refused { reason: "reply_second", detail } => {
             assert!(detail.contains("n1") && detail.contains("two machines"), "{detail}");
-        },
+        }
         other => panic!("{other:?}"),
     }
     inbox.advance(now + MEMORY);

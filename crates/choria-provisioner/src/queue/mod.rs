@@ -138,11 +138,15 @@ enum State {
     /// Started and answering.
     Engaged,
     /// Failed lately. `wanted`: seen since, starts at the end of the rest.
-    Resting { wanted: bool },
+    Resting {
+        wanted: bool,
+    },
     /// Nothing to do with it now, but its failures are remembered.
     Remembered,
     /// Provisioned at this time.
-    Settling { since: Instant },
+    Settling {
+        since: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -204,11 +208,11 @@ impl Scheduler {
                 let until = node.timer.unwrap_or(now);
                 self.set_state(identity, State::Resting { wanted: true }, Some(until));
                 Admission::Resting { until }
-            },
+            }
             State::Remembered => {
                 self.enqueue(identity, None, now);
                 Admission::Added { evicted: None }
-            },
+            }
             State::Settling { since } => {
                 if source != Source::Event || now.saturating_duration_since(since) < RESTART_TAKES {
                     return Admission::Known;
@@ -217,7 +221,7 @@ impl Scheduler {
                 let until = now + rest_after(node.failures).max(RETURN_REST);
                 self.set_state(identity, State::Resting { wanted: true }, Some(until));
                 Admission::Returned { until }
-            },
+            }
         }
     }
 
@@ -286,22 +290,22 @@ impl Scheduler {
                 node.last_seen = now;
                 let place = node.place;
                 self.enqueue(identity, Some(place), now);
-            },
+            }
             Ending::Settle => {
                 let until = now + self.limits.settle;
                 self.set_state(identity, State::Settling { since: now }, Some(until));
-            },
+            }
             Ending::PutOff(rest) => {
                 node.failures = 0;
                 self.set_state(identity, State::Resting { wanted: false }, Some(now + rest));
                 return Some(now + rest);
-            },
+            }
             Ending::Failed { retry } => {
                 node.failures = node.failures.saturating_add(1);
                 let until = now + rest_after(node.failures);
                 self.set_state(identity, State::Resting { wanted: retry }, Some(until));
                 return Some(until);
-            },
+            }
         }
         None
     }
@@ -313,7 +317,7 @@ impl Scheduler {
             Some(State::Queued | State::Resting { .. }) => {
                 self.remove(identity);
                 false
-            },
+            }
             Some(State::Probing | State::Silent) => true,
             _ => false,
         }
@@ -333,7 +337,7 @@ impl Scheduler {
                 State::Remembered | State::Settling { .. } => self.remove(&identity),
                 State::Queued | State::Silent | State::Engaged => {
                     self.timers.pop_first();
-                },
+                }
             }
         }
     }
@@ -399,12 +403,12 @@ impl Scheduler {
             State::Silent => {
                 node.place = place;
                 self.silent.insert(place, Arc::clone(&name));
-            },
+            }
             State::Remembered => {
                 node.place = place;
                 self.remembered.insert(place, Arc::clone(&name));
-            },
-            State::Queued | State::Resting { .. } | State::Settling { .. } => {},
+            }
+            State::Queued | State::Resting { .. } | State::Settling { .. } => {}
         }
         if let Some(due) = timer {
             self.timers.insert((due, name));
@@ -420,15 +424,15 @@ impl Scheduler {
         match node.state {
             State::Queued => {
                 self.queue.remove(&node.place);
-            },
+            }
             State::Probing | State::Engaged => self.worked -= 1,
             State::Silent => {
                 self.silent.remove(&node.place);
-            },
+            }
             State::Remembered => {
                 self.remembered.remove(&node.place);
-            },
-            State::Resting { .. } | State::Settling { .. } => {},
+            }
+            State::Resting { .. } | State::Settling { .. } => {}
         }
     }
 

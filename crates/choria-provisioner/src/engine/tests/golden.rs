@@ -42,11 +42,14 @@ fn golden_helper_cases_lead_to_the_same_requests_and_counters() {
         let mut sim = Sim::connected("");
         sim.helper = Box::new(move |_| result.clone());
         let (mute, refuses) = (case == "shutdown-mute", case == "shutrefused");
-        sim.boot("node.lab.test", FakeNode::new(move |action| match action {
-            Action::Shutdown if mute => Behaviour::Silent,
-            Action::Shutdown if refuses => Behaviour::Status(1, "no"),
-            _ => Behaviour::Good,
-        }));
+        sim.boot(
+            "node.lab.test",
+            FakeNode::new(move |action| match action {
+                Action::Shutdown if mute => Behaviour::Silent,
+                Action::Shutdown if refuses => Behaviour::Status(1, "no"),
+                _ => Behaviour::Good,
+            }),
+        );
         // One attempt: failures are tried again after a second.
         sim.run_until(secs(100), case, |sim| sim.metrics.provisioned.get() + sim.metrics.provision_errors.get() == 1);
         assert_case(case, &row, &sim);
@@ -70,7 +73,7 @@ fn assert_case(case: &str, row: &Value, sim: &Sim) {
     assert_eq!(Value::Array(asked), row["rpcs"], "{case}");
     for (name, value) in counted.as_object().unwrap() {
         if let Some(expected) = row.get("metrics") {
-            assert_eq!(*value, *expected.get(name).unwrap_or(&json!(0)), "{case}: {name}");
+            assert_eq!(*value, expected.get(name).cloned().unwrap_or_else(|| Value::from(0)), "{case}: {name}");
         }
     }
     let outcome = if metrics.provisioned.get() == 1 { "provisioned" } else { "error" };
@@ -102,10 +105,13 @@ fn golden_metrics_names_types_labels_and_counts() {
         }
     });
     for name in ["good", "defers", "shuts", "bad", "stays"] {
-        sim.boot(name, FakeNode::new(move |action| match (name, action) {
-            ("stays", Action::Restart) => Behaviour::Status(1, "enables provisioning"),
-            _ => Behaviour::Good,
-        }));
+        sim.boot(
+            name,
+            FakeNode::new(move |action| match (name, action) {
+                ("stays", Action::Restart) => Behaviour::Status(1, "enables provisioning"),
+                _ => Behaviour::Good,
+            }),
+        );
         // One at a time, and no second attempt.
         sim.run_until(secs(10), name, |sim| sim.engine.is_idle());
         sim.nodes.remove(name);
@@ -151,7 +157,13 @@ fn golden_metrics_at_start_are_there_from_the_start() {
 #[test]
 fn golden_flow_of_a_real_node() {
     let rows = golden::lines("provisioner/flow-pki-jwt.jsonl");
-    let requests: Vec<&Value> = rows.iter().filter(|row| row["secure"]["protocol"] == "choria:secure:request:1" && row["inner"]["envelope"]["agent"] != "registration").collect();
+    let requests: Vec<&Value> = rows
+        .iter()
+        .filter(|row| {
+            row["secure"]["protocol"] == "choria:secure:request:1"
+                && row["inner"]["envelope"]["agent"] != "registration"
+        })
+        .collect();
     let configure = &requests[4]["message"]["data"];
     let answer = HelperAnswer {
         configuration: serde_json::from_str(configure["config"].as_str().unwrap()).unwrap(),
@@ -159,19 +171,27 @@ fn golden_flow_of_a_real_node() {
         ca: configure["ca"].as_str().unwrap().into(),
         ..Default::default()
     };
-    let replies: Vec<Value> = rows.iter().filter(|row| row["secure"]["protocol"] == "choria:secure:reply:1").map(|row| row["message"]["data"].clone()).collect();
+    let replies: Vec<Value> = rows
+        .iter()
+        .filter(|row| row["secure"]["protocol"] == "choria:secure:reply:1")
+        .map(|row| row["message"]["data"].clone())
+        .collect();
     let mut sim = Sim::connected("jwt: true, pki: true");
     sim.now.unix = 1_795_170_807;
     let mut next = replies.into_iter().skip(1);
     let token = TokenSigner::request(testing::SECRET, "nats://localhost:25380");
     let token = json!({"jwt": world().signer.issue_at(&token, 1_795_170_800), "ecdh_public": ""});
     sim.helper = Box::new(move |_| Ok(answer.clone()));
-    sim.nodes.insert("node0.lab.test".into(), FakeNode::new(move |action| match action {
-        // Signed by another signer than ours; its checks are golden rows of their own.
-        Action::Jwt => Behaviour::Data(token.clone()),
-        _ => Behaviour::Data(next.next().unwrap()),
-    }));
-    let startup = rows.iter().find(|row| row["subject"] == "choria.lifecycle.event.startup.provision_mode_server").unwrap();
+    sim.nodes.insert(
+        "node0.lab.test".into(),
+        FakeNode::new(move |action| match action {
+            // Signed by another signer than ours; its checks are golden rows of their own.
+            Action::Jwt => Behaviour::Data(token.clone()),
+            _ => Behaviour::Data(next.next().unwrap()),
+        }),
+    );
+    let startup =
+        rows.iter().find(|row| row["subject"] == "choria.lifecycle.event.startup.provision_mode_server").unwrap();
     let began = sim.sent.len();
     sim.engine.node_event(startup["event"].to_string().as_bytes(), sim.now);
     sim.settle();

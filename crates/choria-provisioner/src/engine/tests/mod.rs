@@ -129,15 +129,18 @@ fn design6_two_machines_of_one_name_are_noticed() {
 fn answers_by_others_or_of_another_kind_fail_the_try_or_are_ignored() {
     let mut sim = Sim::connected("");
     let mut tries = 0;
-    sim.boot("n1", FakeNode::new(move |action| {
-        tries += 1;
-        match (action, tries) {
-            (Action::Inventory, 2) => Behaviour::Raw(b"hello".to_vec()),
-            (Action::Inventory, 3) => Behaviour::Data(json!(null)),
-            (Action::Inventory, 4) => Behaviour::Status(5, "later"),
-            _ => Behaviour::Good,
-        }
-    }));
+    sim.boot(
+        "n1",
+        FakeNode::new(move |action| {
+            tries += 1;
+            match (action, tries) {
+                (Action::Inventory, 2) => Behaviour::Raw(b"hello".to_vec()),
+                (Action::Inventory, 3) => Behaviour::Data(json!(null)),
+                (Action::Inventory, 4) => Behaviour::Status(5, "later"),
+                _ => Behaviour::Good,
+            }
+        }),
+    );
     sim.run(secs(20));
     assert_eq!(sim.metrics.provisioned.get(), 1);
     assert_eq!(sim.metrics.provision_errors.get(), 0);
@@ -159,10 +162,13 @@ fn a_failed_node_is_tried_again_by_itself_and_rests_longer_each_time() {
 #[test]
 fn a_refused_node_waits_until_it_is_seen_again() {
     let mut sim = Sim::connected("jwt: true");
-    sim.boot("n1", FakeNode::new(|action| match action {
-        Action::Jwt => Behaviour::Data(json!({"jwt": "a.b.c"})),
-        _ => Behaviour::Good,
-    }));
+    sim.boot(
+        "n1",
+        FakeNode::new(|action| match action {
+            Action::Jwt => Behaviour::Data(json!({"jwt": "a.b.c"})),
+            _ => Behaviour::Good,
+        }),
+    );
     sim.run(secs(50));
     assert_eq!(sim.asked("n1"), ["jwt"]);
     sim.run(secs(15));
@@ -255,10 +261,13 @@ fn a_node_is_found_by_its_registration_data() {
 #[test]
 fn while_paused_nothing_starts_and_what_can_be_broken_off_is() {
     let mut sim = Sim::connected("");
-    sim.boot("early", FakeNode::new(|action| match action {
-        Action::Inventory => Behaviour::Silent,
-        _ => Behaviour::Good,
-    }));
+    sim.boot(
+        "early",
+        FakeNode::new(|action| match action {
+            Action::Inventory => Behaviour::Silent,
+            _ => Behaviour::Good,
+        }),
+    );
     sim.boot("late", FakeNode::good());
     sim.run_until(secs(1), "configure was sent", |sim| sim.nodes["late"].configured == 1);
     sim.engine.pause(sim.now);
@@ -298,10 +307,13 @@ fn design6_sigterm_leads_nodes_to_their_end_instead_of_abandoning_them() {
 #[test]
 fn when_the_time_to_drain_is_over_what_can_be_broken_off_is() {
     let mut sim = Sim::connected("");
-    sim.boot("n1", FakeNode::new(|action| match action {
-        Action::Configure => Behaviour::Silent,
-        _ => Behaviour::Good,
-    }));
+    sim.boot(
+        "n1",
+        FakeNode::new(|action| match action {
+            Action::Configure => Behaviour::Silent,
+            _ => Behaviour::Good,
+        }),
+    );
     sim.helper_takes = secs(5);
     sim.boot("n2", FakeNode::good());
     sim.run(secs(4));
@@ -343,10 +355,13 @@ fn a_node_that_falls_back_is_counted_and_taken_up_again() {
 #[test]
 fn a_lost_answer_to_restart_is_made_good_by_the_nodes_startup_event() {
     let mut sim = Sim::connected("");
-    sim.boot("n1", FakeNode::new(|action| match action {
-        Action::Restart => Behaviour::AnswerLost,
-        _ => Behaviour::Good,
-    }));
+    sim.boot(
+        "n1",
+        FakeNode::new(|action| match action {
+            Action::Restart => Behaviour::AnswerLost,
+            _ => Behaviour::Good,
+        }),
+    );
     sim.run(secs(10));
     assert_eq!((sim.metrics.provisioned.get(), sim.metrics.verified.get()), (1, 1));
     assert_eq!(sim.metrics.provision_errors.get(), 0);

@@ -53,7 +53,7 @@ impl FakeNode {
 
 enum Due {
     Reply(String, Vec<u8>),
-    Helper(u64, Result<HelperAnswer, HelperError>),
+    Helper(u64, Box<Result<HelperAnswer, HelperError>>),
     NodeStartup(String),
     FleetStartup(String),
 }
@@ -92,7 +92,8 @@ pub(crate) struct Sim {
 }
 
 pub(crate) fn event(kind: Kind, identity: &str, component: &str) -> String {
-    let event = Event { kind, id: ids::event_id(), identity: identity.into(), component: component.into(), timestamp: 1 };
+    let event =
+        Event { kind, id: ids::event_id(), identity: identity.into(), component: component.into(), timestamp: 1 };
     event.to_cloud_event()
 }
 
@@ -115,8 +116,7 @@ impl Sim {
         let metrics = Arc::new(Metrics::new(config.site.clone()));
         let rules = Arc::new(Rules::new(config).unwrap());
         let random = Box::new(StdRng::seed_from_u64(42));
-        let engine =
-            Engine::new(Settings::of(config), rules, Arc::clone(&caller), Arc::clone(&metrics), random, now);
+        let engine = Engine::new(Settings::of(config), rules, Arc::clone(&caller), Arc::clone(&metrics), random, now);
         Self {
             engine,
             metrics,
@@ -182,15 +182,15 @@ impl Sim {
                     Effect::Send { subject, reply_to, document, .. } => {
                         let wire = document.encode(&self.caller, &reply_to, "nats://localhost:25380").unwrap();
                         self.deliver(subject, reply_to, &wire);
-                    },
+                    }
                     Effect::Helper { flow, identity, request } => {
                         let request: Value = serde_json::from_str(request.expose()).unwrap();
                         assert_eq!(request["identity"], *identity);
                         let result = (self.helper)(&request);
                         self.helpers += 1;
                         self.helpers_at_once = self.helpers_at_once.max(self.helpers);
-                        self.plan(self.helper_takes, Due::Helper(flow, result));
-                    },
+                        self.plan(self.helper_takes, Due::Helper(flow, Box::new(result)));
+                    }
                 }
             }
         }
@@ -210,9 +210,11 @@ impl Sim {
         });
         if subject == "provisioning.broadcast.agent.discovery" {
             assert!(is_ping(&decode_payload(&request.message)));
-            let waiting: Vec<String> = self.nodes.iter().filter(|(_, n)| n.restarted == 0).map(|(i, _)| i.clone()).collect();
+            let waiting: Vec<String> =
+                self.nodes.iter().filter(|(_, n)| n.restarted == 0).map(|(i, _)| i.clone()).collect();
             for identity in waiting {
-                let silent = matches!((self.nodes.get_mut(&identity).unwrap().behave)(Action::Inventory), Behaviour::Silent);
+                let silent =
+                    matches!((self.nodes.get_mut(&identity).unwrap().behave)(Action::Inventory), Behaviour::Silent);
                 if !silent {
                     self.plan(self.latency * 2, Due::Reply(reply_to.clone(), answer(&request, &identity, PONG.into())));
                 }
@@ -266,20 +268,21 @@ impl Sim {
             return false;
         };
         let at = at.max(self.now.mono);
-        self.now.unix += i64::try_from((at - self.began).as_secs()).unwrap() - i64::try_from(self.elapsed().as_secs()).unwrap();
+        self.now.unix +=
+            i64::try_from((at - self.began).as_secs()).unwrap() - i64::try_from(self.elapsed().as_secs()).unwrap();
         self.now.mono = at;
         while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= at) {
             match entry.remove() {
                 Due::Reply(subject, payload) => self.engine.reply(&subject, &payload, self.now),
                 Due::Helper(flow, result) => {
                     self.helpers -= 1;
-                    self.engine.helper_done(flow, result, &RunNotes::default(), self.helper_takes, self.now);
-                },
+                    self.engine.helper_done(flow, *result, &RunNotes::default(), self.helper_takes, self.now);
+                }
                 Due::NodeStartup(identity) => self.engine.node_event(startup(&identity).as_bytes(), self.now),
                 Due::FleetStartup(identity) => {
                     let text = event(Kind::Startup { version: "1".into() }, &identity, lifecycle::SERVER);
                     self.engine.fleet_event(text.as_bytes(), self.now);
-                },
+                }
             }
         }
         self.engine.advance(self.now);
@@ -296,7 +299,12 @@ impl Sim {
     }
 
     /// Lets time pass until something is so; panics when it does not become so in `limit`.
-    pub(crate) fn run_until(&mut self, limit: Duration, what: &str, mut condition: impl FnMut(&Self) -> bool) -> Duration {
+    pub(crate) fn run_until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) -> Duration {
         let (began, end) = (self.now.mono, self.now.mono + limit);
         while !condition(self) {
             assert!(self.step(end), "in vain: {what} within {limit:?}");

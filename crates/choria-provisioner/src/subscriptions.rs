@@ -1,0 +1,63 @@
+//! What the provisioner listens to.
+
+use choria_connector::{Connector, ConnectorError, Message, Subscription};
+use choria_protocol::{lifecycle, subjects};
+
+use crate::config::{ProvisionerConfig, VerifyRestart};
+use crate::requests::Caller;
+
+/// Replies and events that may wait for the run loop; as many as nodes that may be known.
+const INCOMING: usize = 65_536;
+
+/// Everything that is listened to, over the one connection.
+pub(crate) struct Subscriptions {
+    pub(crate) replies: Subscription,
+    pub(crate) startups: Subscription,
+    pub(crate) shutdowns: Subscription,
+    pub(crate) registrations: Subscription,
+    pub(crate) fleet: Option<Subscription>,
+}
+
+impl Subscriptions {
+    pub(crate) async fn make(
+        connector: &dyn Connector,
+        config: &ProvisionerConfig,
+        caller: &Caller,
+    ) -> Result<Self, ConnectorError> {
+        let component = &config.lifecycle_component;
+        let replies = subjects::replies_of(subjects::PROVISIONING_COLLECTIVE, &caller.caller_id);
+        let registrations = format!("{}.registration.>", subjects::PROVISIONING_COLLECTIVE);
+        let fleet = if config.verify_restart == VerifyRestart::Off || component == lifecycle::SERVER {
+            None
+        } else {
+            let subject = subjects::lifecycle("startup", lifecycle::SERVER);
+            Some(connector.subscribe(&subject, None, INCOMING).await?)
+        };
+        let subscriptions = Self {
+            replies: connector.subscribe(&replies, None, INCOMING).await?,
+            startups: connector.subscribe(&subjects::lifecycle("startup", component), None, INCOMING).await?,
+            shutdowns: connector.subscribe(&subjects::lifecycle("shutdown", component), None, INCOMING).await?,
+            registrations: connector.subscribe(&registrations, None, INCOMING / 8).await?,
+            fleet,
+        };
+        if let Err(error) = connector.flush().await {
+            tracing::warn!("could not confirm the subscriptions: {error}");
+        }
+        Ok(subscriptions)
+    }
+}
+
+/// The next message of a subscription that may not exist; then never.
+pub(crate) async fn next_of(subscription: &mut Option<Subscription>) -> Option<Message> {
+    match subscription {
+        Some(subscription) => {
+            let message = subscription.next().await;
+            if message.is_none() {
+                // The others tell that the connection is gone.
+                std::future::pending::<()>().await;
+            }
+            message
+        }
+        None => std::future::pending().await,
+    }
+}
