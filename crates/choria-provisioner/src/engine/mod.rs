@@ -34,6 +34,9 @@ use crate::queue::{Admission, Limits, Scheduler, Source};
 use crate::requests::{Caller, Document, Requests};
 use crate::rules::Rules;
 
+/// A startup event this soon after a node's first request is of the process that we are talking to.
+const SAME_PROCESS: Duration = Duration::from_secs(2);
+
 /// What the engine wants done.
 #[derive(Debug)]
 pub enum Effect {
@@ -257,7 +260,7 @@ impl Engine {
     /// The time to drain is over: breaks off what can be and names the rest.
     pub fn abandon(&mut self, now: Now) {
         self.stop_all(Stop::Draining, now);
-        for node in self.nodes.values() {
+        for node in self.nodes.values().filter(|node| !node.flow.may_be_broken_off()) {
             tracing::error!(
                 "{} was being configured when the provisioner stopped; it will be found again if it does not restart",
                 node.flow.identity()
@@ -377,6 +380,7 @@ impl Engine {
                 }
                 self.start_waiting(now);
             }
+            Admission::Known if source == Source::Event => self.restarted(identity, now),
             Admission::Known => {}
             Admission::Resting { until } => {
                 let rest = until.saturating_duration_since(now.mono).as_secs_f64();
@@ -393,6 +397,17 @@ impl Engine {
             Admission::Full => {
                 self.refuse("queue_full", &format!("{identity} is not queued, too many nodes wait"), now)
             }
+        }
+    }
+
+    /// A startup event of a node that is in the flow. The one that it began with may come a little later than the
+    /// answers to discovery.
+    fn restarted(&mut self, identity: &str, now: Now) {
+        let Some(flow) = self.by_identity.get(identity).copied() else { return };
+        let started = self.nodes.get(&flow).filter(|node| node.engaged).map(|node| node.started);
+        if started.is_some_and(|started| now.mono.saturating_duration_since(started) >= SAME_PROCESS) {
+            self.drive(flow, Input::NodeRestarted, now);
+            self.start_waiting(now);
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Node {
     /// The document for the helper while it waits for a free one.
     request: Option<Confidential>,
     first_seen: Instant,
+    /// When its flow began.
+    pub(super) started: Instant,
     helper_since: Instant,
 }
 
@@ -64,6 +66,7 @@ impl Engine {
             open: None,
             request: None,
             first_seen,
+            started: now.mono,
             helper_since: now.mono,
         };
         self.nodes.insert(id, node);
@@ -179,13 +182,10 @@ impl Engine {
         self.metrics.helper_time.observe(elapsed);
         if let Some(node) = self.nodes.get(&flow) {
             let identity = &**node.flow.identity();
-            if !notes.stderr.is_empty() {
-                let failed = result.is_err();
-                if failed {
-                    tracing::warn!(node = identity, "helper wrote to standard error: {}", notes.stderr);
-                } else {
-                    tracing::info!(node = identity, "helper wrote to standard error: {}", notes.stderr);
-                }
+            match (notes.stderr.is_empty(), result.is_err()) {
+                (true, _) => {}
+                (false, true) => tracing::warn!(node = identity, "helper says: {}", one_line(&notes.stderr)),
+                (false, false) => tracing::info!(node = identity, "helper says: {}", one_line(&notes.stderr)),
             }
             if notes.left_behind {
                 tracing::warn!(
@@ -280,4 +280,10 @@ impl Engine {
             }
         }
     }
+}
+
+/// Text of a helper for the log: lines joined, no control characters.
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines.join(" | ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

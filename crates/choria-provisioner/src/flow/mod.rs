@@ -177,6 +177,16 @@ impl Flow {
                 let home = std::mem::take(&mut self.gathered.home);
                 self.finish(Outcome::Provisioned { home }, out);
             }
+            (Input::NodeRestarted, State::Calling { action, attempt, since, .. }) => {
+                let (action, attempt) = (*action, *attempt);
+                out.push(Output::Tried(action, now.mono.saturating_duration_since(*since)));
+                if action.may_be_broken_off() {
+                    let error = format!("the node restarted during {}", action.label());
+                    self.finish(Outcome::Interrupted { error }, out);
+                } else {
+                    self.try_failed(action, attempt, "the node restarted", now, out);
+                }
+            }
             // Late replies, answers to calls that were given up, a second start.
             _ => {}
         }

@@ -68,6 +68,8 @@ pub enum Input {
     Stop(Stop),
     /// The node started as a fleet member.
     CameHome,
+    /// The node started again as one that waits: what it was asked before is lost.
+    NodeRestarted,
 }
 
 /// A document that holds secrets: never shown by `Debug`.

@@ -368,6 +368,29 @@ fn a_lost_answer_to_restart_is_made_good_by_the_nodes_startup_event() {
 }
 
 #[test]
+fn a_node_that_crashes_in_the_middle_is_started_over_at_once() {
+    for crashes_at in [Action::GenCsr, Action::Configure, Action::Restart] {
+        let mut sim = Sim::connected("jwt: true, pki: true");
+        let mut alive = true;
+        let dies = move |action| {
+            if action == crashes_at && alive {
+                alive = false;
+                return Behaviour::Silent;
+            }
+            Behaviour::Good
+        };
+        sim.boot("n1", FakeNode::new(dies));
+        sim.announce("n1");
+        sim.run(secs(3));
+        assert_eq!(sim.metrics.provisioned.get(), 0, "{crashes_at:?}");
+        sim.announce("n1");
+        sim.run(secs(3));
+        assert_eq!(sim.metrics.provisioned.get(), 1, "{crashes_at:?} {:?}", sim.asked("n1"));
+        assert_eq!(sim.metrics.provision_errors.get(), 0);
+    }
+}
+
+#[test]
 fn a_shutdown_event_evicts_a_node_that_has_not_answered() {
     let mut sim = Sim::connected("");
     sim.boot("n1", FakeNode::new(|_| Behaviour::Silent));
