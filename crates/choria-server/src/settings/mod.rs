@@ -316,6 +316,3 @@ fn look_at(
         }
     }
 }
-
-#[cfg(test)]
-mod golden_tests;

@@ -48,6 +48,9 @@ impl UsableToken {
     /// Why a node cannot use it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        if text.contains(char::is_whitespace) {
+            return Err("token is malformed: there is more than one token in the file".to_owned());
+        }
         let claims = read_provisioning_unverified(text).map_err(|error| error.to_string())?;
         claims.check_node_use().map_err(|error| error.to_string())?;
         let targets = if claims.chsrv.trim().is_empty() {

@@ -7,8 +7,37 @@ use std::os::unix::fs::PermissionsExt;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::super::files::Disk;
+use super::super::files::Disk as RealDisk;
 use super::*;
+
+/// The disk without waiting for it: a killed process loses nothing that the kernel has, and thousands of kills are tried.
+const DISK: Quick = Quick;
+
+struct Quick;
+
+impl Files for Quick {
+    fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
+        RealDisk.create_dir(path, mode)
+    }
+    fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let _ = std::fs::remove_file(path);
+        std::fs::write(path, bytes)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_file(path)
+    }
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        // What is synchronised must exist.
+        path.metadata().map(drop)
+    }
+}
 
 /// Lets `budget` operations happen, then the process is dead: nothing works any more.
 struct Dying {
@@ -36,31 +65,31 @@ impl Dying {
 impl Files for Dying {
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
         self.step()?;
-        Disk.create_dir(path, mode)
+        DISK.create_dir(path, mode)
     }
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let dies_now = self.budget.get() == 0;
         if dies_now && self.torn {
-            Disk.write(path, &bytes[..bytes.len() / 2], mode)?;
+            DISK.write(path, &bytes[..bytes.len() / 2], mode)?;
         }
         self.step()?;
-        Disk.write(path, bytes, mode)
+        DISK.write(path, bytes, mode)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step()?;
-        Disk.rename(from, to)
+        DISK.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.step()?;
-        Disk.remove_file(path)
+        DISK.remove_file(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.step()?;
-        Disk.remove_dir(path)
+        DISK.remove_dir(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.step()?;
-        Disk.sync_dir(path)
+        DISK.sync_dir(path)
     }
 }
 
@@ -79,22 +108,22 @@ macro_rules! hiccup {
 
 impl Files for Hiccup {
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
-        hiccup!(self, Disk.create_dir(path, mode))
+        hiccup!(self, DISK.create_dir(path, mode))
     }
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-        hiccup!(self, Disk.write(path, bytes, mode))
+        hiccup!(self, DISK.write(path, bytes, mode))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        hiccup!(self, Disk.rename(from, to))
+        hiccup!(self, DISK.rename(from, to))
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        hiccup!(self, Disk.remove_file(path))
+        hiccup!(self, DISK.remove_file(path))
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        hiccup!(self, Disk.remove_dir(path))
+        hiccup!(self, DISK.remove_dir(path))
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        hiccup!(self, Disk.sync_dir(path))
+        hiccup!(self, DISK.sync_dir(path))
     }
 }
 
@@ -123,12 +152,12 @@ fn tree(root: &Path) -> Tree {
 fn old_world() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
-    Disk.write(&root.join("server.conf"), b"old = 1\n", 0o644).unwrap();
-    Disk.write(&root.join("csr.pem"), b"old csr", 0o644).unwrap();
-    Disk.create_dir(&root.join("policies"), 0o755).unwrap();
-    Disk.write(&root.join("policies/old.policy"), b"old", 0o644).unwrap();
-    Disk.create_dir(&root.join("policies/rego"), 0o755).unwrap();
-    Disk.write(&root.join("policies/rego/old.rego"), b"old", 0o644).unwrap();
+    DISK.write(&root.join("server.conf"), b"old = 1\n", 0o644).unwrap();
+    DISK.write(&root.join("csr.pem"), b"old csr", 0o644).unwrap();
+    DISK.create_dir(&root.join("policies"), 0o755).unwrap();
+    DISK.write(&root.join("policies/old.policy"), b"old", 0o644).unwrap();
+    DISK.create_dir(&root.join("policies/rego"), 0o755).unwrap();
+    DISK.write(&root.join("policies/rego/old.rego"), b"old", 0o644).unwrap();
     directory
 }
 
@@ -157,7 +186,7 @@ fn wanted(root: &Path) -> Vec<Replacement> {
 fn both_worlds() -> (Tree, Tree) {
     let old = old_world();
     let before = tree(old.path());
-    replace(&Disk, old.path(), &wanted(old.path())).unwrap();
+    replace(&RealDisk, old.path(), &wanted(old.path())).unwrap();
     let after = tree(old.path());
     assert_eq!(after["server.conf"], (0o600, Some("new = 1\n".into())));
     assert_eq!(after["policies/a.policy"], (0o400, Some("new a".into())));
@@ -184,7 +213,7 @@ fn design6_configure_killed_at_any_step_leaves_files_wholly_old_or_wholly_new() 
         for budget in 0..total {
             let world = old_world();
             let _ = replace(&Dying::after(budget, torn), world.path(), &wanted(world.path()));
-            let outcome = recover(&Disk, world.path()).unwrap();
+            let outcome = recover(&DISK, world.path()).unwrap();
             let found = tree(world.path());
             if found == after {
                 news += 1;
@@ -194,7 +223,7 @@ fn design6_configure_killed_at_any_step_leaves_files_wholly_old_or_wholly_new() 
                 assert_eq!(found, before, "killed after {budget} operations, torn {torn}");
                 assert_ne!(outcome, Recovered::New, "step {budget}");
             }
-            assert_eq!(recover(&Disk, world.path()).unwrap(), Recovered::Nothing);
+            assert_eq!(recover(&DISK, world.path()).unwrap(), Recovered::Nothing);
         }
     }
     assert!(olds > 20 && news > 10, "{olds} old, {news} new");
@@ -209,7 +238,7 @@ fn a_recovery_that_is_killed_too_is_taken_up_again() {
             let world = old_world();
             let _ = replace(&Dying::after(budget, true), world.path(), &wanted(world.path()));
             let _ = recover(&Dying::after(second, true), world.path());
-            recover(&Disk, world.path()).unwrap();
+            recover(&DISK, world.path()).unwrap();
             let found = tree(world.path());
             assert!(found == before || found == after, "killed after {budget}, recovery after {second}: {found:?}");
         }
@@ -227,7 +256,7 @@ fn a_failing_disk_leaves_everything_old_at_once() {
             Err(error) => assert_eq!(found, before, "operation {at} failed: {error}"),
             // Only the removal of old files may fail without harm; the next start removes them.
             Ok(()) => {
-                recover(&Disk, world.path()).unwrap();
+                recover(&DISK, world.path()).unwrap();
                 assert_eq!(tree(world.path()), after, "operation {at}");
             }
         }
@@ -240,7 +269,7 @@ fn a_journal_of_another_format_is_refused_and_named() {
     let path = world.path().join(JOURNAL);
     for text in ["", "{}", r#"{"version":2,"state":"commit","entries":[],"made":[]}"#] {
         std::fs::write(&path, text).unwrap();
-        let error = recover(&Disk, world.path()).unwrap_err().to_string();
+        let error = recover(&DISK, world.path()).unwrap_err().to_string();
         assert!(error.contains(JOURNAL) && error.contains("cannot be understood"), "{error}");
     }
 }
@@ -249,8 +278,8 @@ fn a_journal_of_another_format_is_refused_and_named() {
 fn nothing_to_recover_is_quick_and_quiet() {
     let world = old_world();
     let before = tree(world.path());
-    assert_eq!(recover(&Disk, world.path()).unwrap(), Recovered::Nothing);
-    assert_eq!(recover(&Disk, &world.path().join("absent")).unwrap(), Recovered::Nothing);
+    assert_eq!(recover(&DISK, world.path()).unwrap(), Recovered::Nothing);
+    assert_eq!(recover(&DISK, &world.path().join("absent")).unwrap(), Recovered::Nothing);
     assert_eq!(tree(world.path()), before);
 }
 
@@ -276,13 +305,13 @@ proptest! {
         };
         let reference = old_world();
         let before = tree(reference.path());
-        replace(&Disk, reference.path(), &make(reference.path())).unwrap();
+        replace(&DISK, reference.path(), &make(reference.path())).unwrap();
         let after = tree(reference.path());
 
         let world = old_world();
         let _ = replace(&Dying::after(kill, torn), world.path(), &make(world.path()));
         let _ = recover(&Dying::after(again, torn), world.path());
-        recover(&Disk, world.path()).unwrap();
+        recover(&DISK, world.path()).unwrap();
         let found = tree(world.path());
         prop_assert!(found == before || found == after);
     }
