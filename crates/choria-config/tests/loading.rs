@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use choria_config::{BuildSettings, Config, ConfigError, Environment, LogTarget, Mode, keys};
+use proptest::prelude::*;
 
 fn environment() -> Environment {
     Environment::fixed("n1.example.net")
@@ -234,4 +235,36 @@ fn the_main_file_of_a_client_is_not_read_twice_as_a_project_file() {
     let environment = environment().with_working_directory(directory.path());
     let config = Config::load(&main, Mode::Client, &environment).unwrap();
     assert_eq!(config.get(&keys::LIBDIR), [Path::new("/a")]);
+}
+
+proptest! {
+    /// Whatever text a file holds, it loads or is refused, and what loaded can be read.
+    #[test]
+    fn any_text_loads_or_is_refused(lines in proptest::collection::vec(line(), 0..12)) {
+        let loaded = Config::from_text(&lines.join("\n"), Mode::Server, &environment());
+        match loaded {
+            Err(error) => prop_assert!(!error.problems().is_empty()),
+            Ok(config) => {
+                for spec in keys::ALL.iter() {
+                    let _ = config.value_of(spec.name);
+                }
+                prop_assert!(!config.get(&keys::TTL).is_zero());
+                prop_assert!(!config.get(&keys::COLLECTIVES).is_empty());
+            }
+        }
+    }
+}
+
+/// Lines around the truth: known keys with likely and unlikely values, and noise.
+fn line() -> impl Strategy<Value = String> {
+    let key = proptest::sample::select(keys::ALL.iter().map(|spec| spec.name).collect::<Vec<_>>());
+    let value = prop_oneof![
+        "[0-9]{1,4}[smhdMy]?",
+        Just("yes".to_owned()),
+        Just("file".to_owned()),
+        Just("a:1, b:2".to_owned()),
+        "[a-z.-]{1,12}",
+        "\\PC{0,16}",
+    ];
+    prop_oneof![4 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")), 1 => "\\PC{0,30}"]
 }
