@@ -13,6 +13,7 @@
 //! | `discovery` | ping and broadcast discovery |
 //! | `rpc` | calls of actions: directed, in batches, to services, with replies elsewhere |
 //! | `replies` | the books of one request (sans-io) |
+//! | `reply_filter` | which replies are shown and summarised |
 //! | `window` | how long a broadcast listens (sans-io) |
 //! | [`limits`] | how many of the discovered nodes are asked (sans-io) |
 //! | [`nodes`] | node lists from files and earlier results |
@@ -43,6 +44,7 @@ mod discovery;
 pub mod limits;
 pub mod nodes;
 mod replies;
+mod reply_filter;
 mod rpc;
 pub mod sign;
 mod window;
@@ -52,5 +54,6 @@ pub use connect::{ClientOptions, ConnectError};
 pub use discovery::{Broadcast, BroadcastStats, Discovered, PingReply};
 pub use limits::{Limit, LimitError, LimitMethod};
 pub use replies::{Expected, Outcome, Refused, ReplySet, RequestStats, RpcReply, rpc_reply};
+pub use reply_filter::{ReplyFilter, ReplyFilterError};
 pub use rpc::{Batches, Finished, Progress, RpcRequest, Targets};
 pub use window::{Wait, Window};

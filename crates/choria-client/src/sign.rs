@@ -17,7 +17,7 @@ pub trait SignRequest: Send + Sync + 'static {
 impl SignRequest for RequestSigner {
     fn seal(&self, request: String) -> Result<SecureRequest, SignError> {
         let signature = self.sign(&request).map_err(|error| SignError(error.to_string()))?;
-        Ok(SecureRequest { message: request, signature: signature.signature, pubcert: signature.pubcert.to_string() })
+        Ok(SecureRequest { message: request, signature: signature.signature, pubcert: String::from(&*signature.pubcert) })
     }
 }
 

@@ -2,6 +2,8 @@
 //! [`crate::commands`].
 
 mod fleet;
+#[cfg(test)]
+mod golden;
 mod identity;
 mod run;
 mod tool;

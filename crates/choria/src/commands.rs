@@ -10,7 +10,6 @@ mod event;
 pub(crate) mod jwt;
 mod ping;
 mod provisioner;
-#[cfg(any())]
 mod req;
 mod server;
 mod status;
@@ -24,7 +23,6 @@ use crate::exit::{EXIT_CODES, Exit, Outcome};
 pub(crate) fn run(command: Command, debug: bool) -> Outcome {
     match command {
         Command::Ping(args) => ping::run(&args, debug),
-        #[cfg(any())]
         Command::Req(args) => req::run(&args, debug),
         Command::Discover(args) => discover::run(&args, debug),
         Command::Broker(args) => match args.command {
@@ -43,8 +41,6 @@ pub(crate) fn run(command: Command, debug: bool) -> Outcome {
             writeln!(std::io::stdout(), "{EXIT_CODES}")?;
             Ok(Exit::Ok)
         }
-        #[allow(unreachable_patterns)]
-        _ => Err(crate::exit::Failure::new("later")),
     }
 }
 
@@ -53,7 +49,5 @@ fn tool(args: ToolArgs, debug: bool) -> Outcome {
         ToolCommand::Event(event) => event::run(&event, args.config.as_deref(), debug),
         ToolCommand::Status(status) => status::run(&status),
         ToolCommand::Jwt(old) => jwt::run_old_form(old),
-        #[allow(unreachable_patterns)]
-        _ => Err(crate::exit::Failure::new("later")),
     }
 }

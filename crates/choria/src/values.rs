@@ -25,10 +25,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// `KEY=VALUE`; split at the first `=`, and at the first `:` only when there is no `=`.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .or_else(|| text.split_once(':'))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .ok_or_else(|| format!("expected KEY=VALUE got '{text}'"))
+    choria_rpc::ddl::parse_pair(text).map_err(|error| error.to_string())
 }
 
 /// Replaces arguments of the form `@FILE` by the lines of FILE; blank lines and lines that begin with `#` are skipped. Values

@@ -58,10 +58,10 @@ pub(crate) struct SelectionArgs {
 /// Discovery methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Method {
-    /// Ask the network.
+    // Ask the network.
     #[value(alias = "broadcast")]
     Mc,
-    /// Read a file, named with --do file=FILE.
+    // Read a file, named with --do file=FILE.
     #[value(alias = "file")]
     Flatfile,
 }
@@ -112,13 +112,13 @@ pub(crate) struct PingArgs {
 /// Which replies are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Display {
-    /// Those that worked.
+    // Those that worked.
     Ok,
-    /// Those that failed.
+    // Those that failed.
     Failed,
-    /// All of them.
+    // All of them.
     All,
-    /// None.
+    // None.
     None,
 }
 
@@ -131,8 +131,6 @@ pub(crate) struct ReqArgs {
     /// Inputs of the action.
     #[arg(value_name = "KEY=VALUE", value_parser = pair)]
     pub inputs: Vec<(String, String)>,
-    #[command(flatten)]
-    pub output: OutputArgs,
     /// Ask at most this many nodes: 3 or 10%.
     #[arg(long, value_name = "LIMIT")]
     pub limit: Option<String>,
@@ -157,6 +155,8 @@ pub(crate) struct ReqArgs {
     /// Exit with 0 also when replies failed or stayed out.
     #[arg(long)]
     pub exit_zero: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
     #[command(flatten)]
     pub filter: FilterArgs,
     #[command(flatten)]

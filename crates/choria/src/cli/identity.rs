@@ -137,11 +137,11 @@ pub(crate) enum CaCommand {
 /// Key types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KeyType {
-    /// Elliptic curve P-256: nodes and brokers.
+    // Elliptic curve P-256: nodes and brokers.
     P256,
-    /// Ed25519: nodes and brokers.
+    // Ed25519: nodes and brokers.
     Ed25519,
-    /// RSA 2048: whoever signs requests, clients and provisioners.
+    // RSA 2048: whoever signs requests, clients and provisioners.
     Rsa,
 }
 
@@ -169,7 +169,7 @@ pub(crate) struct CaIssue {
     /// Directory for NAME.pem, NAME-key.pem and ca.pem.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub out: PathBuf,
-    /// Its key; requests can only be signed with RSA.
+    /// Its key: rsa for whoever signs requests (the default for NAME.mcollective), p256 for all others.
     #[arg(long, value_enum)]
     pub key_type: Option<KeyType>,
     /// More DNS names.

@@ -66,11 +66,6 @@ impl Part {
         Ok(Self { name: start.name.to_owned(), log, child, ended: None })
     }
 
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Fails when the part has ended, with the end of its log.
     pub(crate) fn check(&mut self) -> Result<(), Failure> {
         if self.ended.is_none() {

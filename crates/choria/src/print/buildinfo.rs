@@ -65,13 +65,13 @@ pub(crate) fn sections(facts: &Facts<'_>) -> Vec<Section> {
         server(facts),
         Section::new("Security Defaults", "x509 Security").row("TLS", build.tls).row("x509 Security", build.secure),
     ];
-    if !build.tls || !build.secure {
-        if let Some(section) = all.last_mut() {
-            section.lines.push(
-                "NOTE: This build does not protect its connections or messages in the usual way and is meant for laboratories."
-                    .to_owned(),
-            );
-        }
+    if (!build.tls || !build.secure)
+        && let Some(section) = all.last_mut()
+    {
+        section.lines.push(
+            "NOTE: This build does not protect its connections or messages in the usual way and is meant for laboratories."
+                .to_owned(),
+        );
     }
     let mut agents = Section::new("Agent Providers", "");
     agents.lines.push(format!("Built-in Agents version {}", build.version));

@@ -1,6 +1,8 @@
 //! Replies to a request, in every form that `choria req` knows (spec 05 §6).
 
 mod json;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::collections::BTreeMap;
@@ -10,7 +12,7 @@ use choria_client::{RequestStats, RpcReply};
 use serde_json::Value;
 
 pub(crate) use json::{Line, document, line, senders_json};
-pub(crate) use text::{text, verbose_stats};
+pub(crate) use text::text;
 
 /// Which replies are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! What broker, server and provisioner have in common before they start.
 
 use std::path::Path;
-use std::time::Duration;
 
 use choria_config::{BuildSettings, Config, keys};
 use tracing::level_filters::LevelFilter;
@@ -39,9 +38,4 @@ pub(crate) fn require_file(path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(format!("configuration file {} was not found", path.display())))
-}
-
-/// How long a daemon may take to stop.
-pub(crate) fn soft_shutdown(config: &Config) -> Duration {
-    config.get(&keys::SOFT_SHUTDOWN_TIMEOUT)
 }

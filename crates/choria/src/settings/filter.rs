@@ -1,5 +1,6 @@
 //! Filter flags to a filter (spec 05 §3). Everything is checked before anything is sent.
 
+use choria_filter::FilterMatcher;
 use choria_protocol::filter::{Filter, parse_fact};
 
 use crate::cli::FilterArgs;
@@ -21,6 +22,8 @@ pub(crate) fn build(args: &FilterArgs, agent: Option<&str>) -> Result<Filter, Fa
     if let Some(agent) = agent {
         filter.add_agent(agent);
     }
+    // Nodes would only log a pattern or expression that does not compile, and it would look like "nobody matches".
+    FilterMatcher::check(&filter).map_err(|error| refused(&error))?;
     Ok(filter)
 }
 

@@ -142,7 +142,7 @@ fn footer(shown: &Shown<'_>, palette: Palette) -> String {
 }
 
 /// The figures that `-v` shows in place of the closing line.
-pub(crate) fn verbose_stats(shown: &Shown<'_>) -> String {
+fn verbose_stats(shown: &Shown<'_>) -> String {
     let stats = shown.stats;
     let time = |nanos: u64| go_duration(Duration::from_nanos(nanos));
     let rows = [
