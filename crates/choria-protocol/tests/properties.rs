@@ -1,5 +1,4 @@
 //! Whatever is encoded decodes to the same, and no bytes from outside panic.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use choria_protocol::filter::{CompoundEntry, FactFilter, FactOperator, Filter};
 use choria_protocol::v1::{
