@@ -7,8 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use choria_config::keys;
 use choria_connector::{ConnectorError, Message};
+use choria_filter::NodeView;
 use choria_protocol::rpc::{self, DISCOVERY_AGENT, ReplyBody};
 use choria_protocol::v1::{self, DecodedRequest};
+use choria_rpc::dispatch::Dispatcher;
 use choria_rpc::{Agent, CallContext, Metadata, Reply, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -44,6 +46,7 @@ pub enum HostError {
 pub struct Host {
     context: Arc<ServerContext>,
     agents: BTreeMap<String, Arc<dyn Agent>>,
+    dispatcher: Dispatcher,
     calls: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -56,9 +59,9 @@ impl std::fmt::Debug for Host {
 
 impl Host {
     /// A host without agents but `discovery`, which every server has.
-    pub fn new(context: Arc<ServerContext>) -> Result<Self, HostError> {
+    pub fn new(context: Arc<ServerContext>, dispatcher: Dispatcher) -> Self {
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
-        Ok(Self { context, agents: BTreeMap::new(), calls, tasks: TaskTracker::new() })
+        Self { context, agents: BTreeMap::new(), dispatcher, calls, tasks: TaskTracker::new() }
     }
 
     /// Adds an agent. One that `plugin.NAME.activate_agent` switches off is left out silently.
@@ -128,7 +131,7 @@ impl Host {
         let context = Arc::clone(&self.context);
         match timeout(MAX_WAIT, Arc::clone(&self.calls).acquire_owned()).await {
             Ok(Ok(permit)) => {
-                self.tasks.spawn(call(context, agent, request, permit));
+                self.tasks.spawn(call(context, self.dispatcher.clone(), agent, request, permit));
             }
             _ => {
                 let text = format!("this node runs {MAX_CALLS} requests already, try again");
@@ -148,22 +151,19 @@ impl Host {
 /// One call, from its body to its reply. Whatever happens, the caller gets one.
 async fn call(
     context: Arc<ServerContext>,
+    dispatcher: Dispatcher,
     agent: Arc<dyn Agent>,
     request: DecodedRequest,
     _permit: OwnedSemaphorePermit,
 ) {
-    let limit = agent.timeout();
     let payload = rpc::decode_payload(&request.request.message).into_owned();
-    let body =
-        match timeout(limit, crate::dispatch::dispatch(&context, &*agent, call_context(&request), &payload)).await {
-            Ok(body) => body,
-            Err(_) => {
-                let id = &request.request.envelope.request_id;
-                let text = format!("agent dispatcher for request {id} exiting on {}s timeout", limit.as_secs());
-                tracing::warn!("{text}");
-                body_of(&request, Reply::fail(StatusCode::UnknownError, text))
-            }
-        };
+    // Only policies look at the node.
+    let policy = dispatcher.authorizer.is_some();
+    let (classes, facts) = if policy { (context.classes(), context.facts()) } else { Default::default() };
+    let identity = context.settings.identity();
+    let node = NodeView::new(&identity, context.agent_names(), &classes, &facts).at(context.clock.now());
+    let now = context.clock.timestamp();
+    let body = dispatcher.dispatch(&*agent, call_context(&request), &payload, &node, now).await;
     answer(&context, &request, body.to_text()).await;
 }
 

@@ -21,12 +21,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod agents;
+mod authorization;
 pub mod clock;
 pub mod context;
 pub mod control;
 pub mod counters;
 pub mod data;
-mod dispatch;
 pub mod events;
 mod go_text;
 pub mod host;

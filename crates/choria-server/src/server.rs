@@ -14,6 +14,8 @@ use choria_connector::{
 use choria_protocol::lifecycle::{Kind, PROVISION_MODE_SERVER, SERVER};
 use choria_protocol::subjects;
 use choria_rpc::Agent;
+use choria_rpc::authz::ProviderError;
+use choria_rpc::dispatch::Dispatcher;
 use choria_security::provider::{FileProvider, SecurityError};
 use choria_security::tls::{self, TlsError};
 use choria_security::verify::RequestVerifier;
@@ -23,6 +25,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::{ChoriaUtil, RpcUtil};
+use crate::authorization;
 use crate::clock::Clock;
 use crate::context::ServerContext;
 use crate::control::{Control, Scheduled};
@@ -71,6 +74,9 @@ pub enum ServerError {
     /// An agent.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Authorization.
+    #[error(transparent)]
+    Authorization(#[from] ProviderError),
     /// Registration.
     #[error(transparent)]
     Registration(#[from] RegistrationError),
@@ -163,6 +169,7 @@ impl ServerBuilder {
     pub fn build(self) -> Result<Server, ServerError> {
         let security = Security::of(&self)?;
         let plugins = registration::plugins(self.settings.config())?;
+        let dispatcher = authorization::dispatcher(&self.settings)?;
         let connection = match &self.connector {
             Some(connector) => Connect::Given(Arc::clone(connector)),
             None => Connect::Options(Box::new(self.connect_options(&security)?)),
@@ -172,6 +179,7 @@ impl ServerBuilder {
             agents: self.agents,
             connection,
             security,
+            dispatcher,
             plugins,
             component: self.component,
             clock: self.clock,
@@ -286,6 +294,7 @@ pub struct Server {
     agents: Vec<Arc<dyn Agent>>,
     connection: Connect,
     security: Security,
+    dispatcher: Dispatcher,
     plugins: Vec<registration::Plugin>,
     component: Option<String>,
     clock: Clock,
@@ -365,7 +374,7 @@ impl Server {
             return Ok(exit);
         }
         let events = self.events(&context);
-        let mut host = Host::new(Arc::clone(&context))?;
+        let mut host = Host::new(Arc::clone(&context), self.dispatcher.clone());
         self.register_agents(&mut host, &context, &events, &control)?;
         host.announce();
         let requests = subscribe(&context, &host, background).await?;

@@ -280,6 +280,12 @@ async fn design6_the_stock_server_refuses_configurations_it_could_not_start_with
 const ACTION_DIFFERENCES: &[(&str, u8, &str)] = &[
     // The token comes before everything else.
     ("release_update wrong token, not enabled", 1, "Incorrect provision token supplied"),
+    // Other words for data that is no object, and the body's action is not looked for.
+    (
+        "jwt data string",
+        4,
+        "Could not process request: could not parse incoming message as a MCollective SimpleRPC Request: data is not an object",
+    ),
     // Payload keys are read as they are written; no client writes them otherwise.
     ("payload upper case keys", 2, "Unknown action  for agent choria_provision"),
     // Incomplete sets are refused, not dropped.
@@ -323,7 +329,7 @@ async fn every_recorded_action_while_provisioning() {
             }
             None => check_reply(name, &reply, &row["reply"], lab.path()),
         }
-        if name != "payload upper case keys" {
+        if !["payload upper case keys", "jwt data string"].contains(&name) {
             assert_eq!(reply.action, member(&row["reply"], "action"), "{name}");
         }
         check_data(name, &reply, &row, &lab, &mut public_keys);
