@@ -71,7 +71,7 @@ pub struct BuildSettings {
     pub provision_mode_default: bool,
     /// The agent `choria_provision` is part of the program.
     pub provision_agent: bool,
-    /// Requests are signed and verified while provisioning.
+    /// Messages of unprovisioned servers use the secure form of the protocol.
     pub provision_secure: bool,
     /// File whose content unprovisioned servers publish.
     pub provision_registration_data: Option<PathBuf>,
@@ -155,7 +155,11 @@ impl Default for BuildSettings {
             provision_registration_data: None,
             provision_facts: None,
             provision_token: None,
-            provision_jwt_file: Some(PathBuf::from("/etc/choria/provisioning.jwt")),
+            provision_jwt_file: Some(PathBuf::from(if cfg!(windows) {
+                r"C:\ProgramData\Choria\etc\provisioning.jwt"
+            } else {
+                "/etc/choria/provisioning.jwt"
+            })),
             provision_status_file: None,
             provisioning_broker_username: None,
             provisioning_broker_password: None,
@@ -173,30 +177,16 @@ impl BuildSettings {
             version: text(option_env!("CHORIA_BUILD_VERSION")).unwrap_or(stock.version),
             sha: text(option_env!("CHORIA_BUILD_SHA")).unwrap_or(stock.sha),
             build_date: text(option_env!("CHORIA_BUILD_DATE")).unwrap_or(stock.build_date),
-            tls: const { compiled::flag(option_env!("CHORIA_BUILD_TLS"), true) },
-            secure: const { compiled::flag(option_env!("CHORIA_BUILD_SECURE"), true) },
-            max_broker_clients: const { compiled::number(option_env!("CHORIA_BUILD_MAX_BROKER_CLIENTS"), 50_000) },
-            default_collectives: list(
-                const { compiled::names(option_env!("CHORIA_BUILD_DEFAULT_COLLECTIVES"), "mcollective") },
-            ),
-            client_identity_suffix: const {
-                compiled::names(option_env!("CHORIA_BUILD_CLIENT_IDENTITY_SUFFIX"), "mcollective")
-            }
-            .to_owned(),
-            provision_broker_urls: list(
-                const { compiled::addresses(option_env!("CHORIA_BUILD_PROVISION_BROKER_URLS")) },
-            ),
-            provision_broker_srv_domain: text(
-                const {
-                    compiled::one_of_two(
-                        option_env!("CHORIA_BUILD_PROVISION_BROKER_SRV_DOMAIN"),
-                        option_env!("CHORIA_BUILD_PROVISION_BROKER_URLS"),
-                    )
-                },
-            ),
-            provision_mode_default: const { compiled::flag(option_env!("CHORIA_BUILD_PROVISION_MODE_DEFAULT"), false) },
-            provision_agent: const { compiled::flag(option_env!("CHORIA_BUILD_PROVISION_AGENT"), true) },
-            provision_secure: const { compiled::flag(option_env!("CHORIA_BUILD_PROVISION_SECURE"), true) },
+            tls: compiled::TLS,
+            secure: compiled::SECURE,
+            max_broker_clients: compiled::MAX_BROKER_CLIENTS,
+            default_collectives: list(compiled::DEFAULT_COLLECTIVES),
+            client_identity_suffix: compiled::CLIENT_IDENTITY_SUFFIX.to_owned(),
+            provision_broker_urls: list(compiled::PROVISION_BROKER_URLS),
+            provision_broker_srv_domain: text(compiled::PROVISION_BROKER_SRV_DOMAIN),
+            provision_mode_default: compiled::PROVISION_MODE_DEFAULT,
+            provision_agent: compiled::PROVISION_AGENT,
+            provision_secure: compiled::PROVISION_SECURE,
             provision_registration_data: path(option_env!("CHORIA_BUILD_PROVISION_REGISTRATION_DATA")),
             provision_facts: path(option_env!("CHORIA_BUILD_PROVISION_FACTS")),
             provision_token: text(option_env!("CHORIA_BUILD_PROVISION_TOKEN")),
@@ -207,9 +197,7 @@ impl BuildSettings {
             provision_status_file: path(option_env!("CHORIA_BUILD_PROVISION_STATUS_FILE")),
             provisioning_broker_username: text(option_env!("CHORIA_BUILD_PROVISIONING_BROKER_USERNAME")),
             provisioning_broker_password: text(option_env!("CHORIA_BUILD_PROVISIONING_BROKER_PASSWORD")),
-            provision_allow_server_update: const {
-                compiled::flag(option_env!("CHORIA_BUILD_PROVISION_ALLOW_SERVER_UPDATE"), false)
-            },
+            provision_allow_server_update: compiled::PROVISION_ALLOW_SERVER_UPDATE,
         }
     }
 
@@ -266,7 +254,24 @@ fn list(value: &str) -> Vec<String> {
 
 /// Checks that run inside the compiler: a panic here is a compile error in a custom build, never one at run time.
 mod compiled {
-    pub(super) const fn flag(value: Option<&str>, stock: bool) -> bool {
+    pub(super) const TLS: bool = flag(option_env!("CHORIA_BUILD_TLS"), true);
+    pub(super) const SECURE: bool = flag(option_env!("CHORIA_BUILD_SECURE"), true);
+    pub(super) const MAX_BROKER_CLIENTS: usize = number(option_env!("CHORIA_BUILD_MAX_BROKER_CLIENTS"), 50_000);
+    pub(super) const DEFAULT_COLLECTIVES: &str = names(option_env!("CHORIA_BUILD_DEFAULT_COLLECTIVES"), "mcollective");
+    pub(super) const CLIENT_IDENTITY_SUFFIX: &str =
+        names(option_env!("CHORIA_BUILD_CLIENT_IDENTITY_SUFFIX"), "mcollective");
+    pub(super) const PROVISION_BROKER_URLS: &str = addresses(option_env!("CHORIA_BUILD_PROVISION_BROKER_URLS"));
+    pub(super) const PROVISION_BROKER_SRV_DOMAIN: Option<&str> = one_of_two(
+        option_env!("CHORIA_BUILD_PROVISION_BROKER_SRV_DOMAIN"),
+        option_env!("CHORIA_BUILD_PROVISION_BROKER_URLS"),
+    );
+    pub(super) const PROVISION_MODE_DEFAULT: bool = flag(option_env!("CHORIA_BUILD_PROVISION_MODE_DEFAULT"), false);
+    pub(super) const PROVISION_AGENT: bool = flag(option_env!("CHORIA_BUILD_PROVISION_AGENT"), true);
+    pub(super) const PROVISION_SECURE: bool = flag(option_env!("CHORIA_BUILD_PROVISION_SECURE"), true);
+    pub(super) const PROVISION_ALLOW_SERVER_UPDATE: bool =
+        flag(option_env!("CHORIA_BUILD_PROVISION_ALLOW_SERVER_UPDATE"), false);
+
+    const fn flag(value: Option<&str>, stock: bool) -> bool {
         match value {
             None => stock,
             Some(value) => match value.as_bytes() {
@@ -277,7 +282,7 @@ mod compiled {
         }
     }
 
-    pub(super) const fn number(value: Option<&str>, stock: usize) -> usize {
+    const fn number(value: Option<&str>, stock: usize) -> usize {
         let Some(value) = value else { return stock };
         let bytes = value.as_bytes();
         assert!(!bytes.is_empty() && bytes.len() <= 9, "CHORIA_BUILD_MAX_BROKER_CLIENTS must be a number");
@@ -291,7 +296,7 @@ mod compiled {
         number
     }
 
-    pub(super) const fn names(value: Option<&'static str>, stock: &'static str) -> &'static str {
+    const fn names(value: Option<&'static str>, stock: &'static str) -> &'static str {
         let Some(value) = value else { return stock };
         let bytes = value.as_bytes();
         assert!(!bytes.is_empty(), "CHORIA_BUILD_ names must not be empty");
@@ -304,7 +309,7 @@ mod compiled {
         value
     }
 
-    pub(super) const fn addresses(value: Option<&'static str>) -> &'static str {
+    const fn addresses(value: Option<&'static str>) -> &'static str {
         let Some(value) = value else { return "" };
         let bytes = value.as_bytes();
         // Every entry needs a port; the last thing in an entry is therefore a digit.
@@ -320,7 +325,7 @@ mod compiled {
         value
     }
 
-    pub(super) const fn one_of_two(domain: Option<&'static str>, addresses: Option<&str>) -> Option<&'static str> {
+    const fn one_of_two(domain: Option<&'static str>, addresses: Option<&str>) -> Option<&'static str> {
         assert!(
             domain.is_none() || addresses.is_none(),
             "CHORIA_BUILD_PROVISION_BROKER_URLS and CHORIA_BUILD_PROVISION_BROKER_SRV_DOMAIN exclude each other"
@@ -369,7 +374,8 @@ mod tests {
         let plain = Environment::fixed("n1");
         let variable = plain.clone().with_variable(PROVISIONING_JWT_VARIABLE, "/env.jwt");
         let none = plain.clone().with_variable(PROVISIONING_JWT_VARIABLE, "");
-        let stock = Some(PathBuf::from("/etc/choria/provisioning.jwt"));
+        let stock = settings.provision_jwt_file.clone();
+        assert!(stock.is_some());
         assert_eq!(settings.provisioning_jwt(None, &plain), stock);
         assert_eq!(settings.provisioning_jwt(None, &variable), Some(PathBuf::from("/env.jwt")));
         assert_eq!(settings.provisioning_jwt(None, &none), None);
