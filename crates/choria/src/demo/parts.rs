@@ -17,6 +17,8 @@ use crate::process;
 
 /// How long parts may take to stop by themselves.
 const GRACE: Duration = Duration::from_secs(5);
+/// Broker and provisioner come first among the parts.
+const SERVICES: usize = 2;
 /// How much of a log is shown.
 const TAIL: u64 = 2_000;
 
@@ -108,22 +110,28 @@ impl Parts {
         self.0.iter_mut().try_for_each(Part::check)
     }
 
-    /// Ends all parts: nodes first, the broker last, each with the chance to say goodbye.
+    /// Ends all parts, each with the chance to say goodbye: first the nodes, then the provisioner, then the broker that
+    /// carries the goodbyes.
     pub(crate) fn stop(&mut self) {
         let deadline = Instant::now() + GRACE;
-        for part in self.0.iter().rev() {
-            part.signal(Signal::SIGTERM);
-        }
-        while Instant::now() < deadline && !self.0.iter_mut().all(Part::has_ended) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        for part in &mut self.0 {
-            part.signal(Signal::SIGKILL);
-            if !part.has_ended() {
-                let _ = part.child.wait();
-            }
-        }
+        let services = self.0.len().min(SERVICES);
+        let (services, nodes) = self.0.split_at_mut(services);
+        stop_together(nodes, deadline);
+        services.iter_mut().rev().for_each(|part| stop_together(std::slice::from_mut(part), deadline));
         self.0.clear();
+    }
+}
+
+fn stop_together(parts: &mut [Part], deadline: Instant) {
+    parts.iter().for_each(|part| part.signal(Signal::SIGTERM));
+    while Instant::now() < deadline && !parts.iter_mut().all(Part::has_ended) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for part in parts {
+        part.signal(Signal::SIGKILL);
+        if !part.has_ended() {
+            let _ = part.child.wait();
+        }
     }
 }
 
