@@ -40,6 +40,8 @@ impl Refusal {
 pub struct CheckedCsr {
     /// Its public key as DER `SubjectPublicKeyInfo`; the certificate must be for this key.
     pub public_der: Vec<u8>,
+    /// The request again, this block and nothing around it: safe to hand to a helper.
+    pub pem: String,
 }
 
 /// Why rules could not be made from a configuration.
@@ -143,7 +145,7 @@ impl Rules {
             check_directory(&reply.ssldir)
                 .map_err(|why| Refusal::new("ssldir", format!("ssldir {:?} of the node {why}", reply.ssldir)))?;
         }
-        Ok(CheckedCsr { public_der: facts.public_der })
+        Ok(CheckedCsr { public_der: facts.public_der, pem: facts.pem })
     }
 }
 

@@ -24,7 +24,7 @@ impl Case {
         let text = world().csr(NODE);
         let facts = csr::inspect(&text).unwrap();
         let reply = CsrReply { csr: text, public_key: String::new(), ssldir: "/etc/choria/ssl".to_owned() };
-        Self { csr: Some((reply, CheckedCsr { public_der: facts.public_der })), ..Self::bare() }
+        Self { csr: Some((reply, CheckedCsr { public_der: facts.public_der, pem: facts.pem })), ..Self::bare() }
     }
 
     fn plan(&self, answer: HelperAnswer) -> Result<Plan, Refusal> {

@@ -331,8 +331,9 @@ impl Flow {
                 Ok(if self.rules.features.pki { Step::Next(Action::GenCsr) } else { Step::Helper })
             }
             Action::GenCsr => {
-                let reply = reply::csr(data).map_err(undecodable)?;
+                let mut reply = reply::csr(data).map_err(undecodable)?;
                 let checked = self.rules.check_csr(&reply, &self.identity).map_err(Fault::Refused)?;
+                reply.csr.clone_from(&checked.pem);
                 self.gathered.csr = Some((reply, checked));
                 Ok(Step::Helper)
             }
