@@ -33,14 +33,12 @@ pub trait DataSources: Sync {
 /// Names every node knows. The stock data plugins are among them so that calling them wrongly is found before sending;
 /// plugins of one's own are known only when an expression runs.
 static SCOPE: LazyLock<Scope> = LazyLock::new(|| {
-    Scope::new()
+    common_scope()
         .variable("agents", Type::Texts)
         .variable("classes", Type::Texts)
         .variable("facts", Type::Bytes)
         .function("with", &[Type::Text], Type::Bool)
         .function("fact", &[Type::Text], Type::Any)
-        .function("include", &[Type::List, Type::Any], Type::Bool)
-        .function("semver", &[Type::Text, Type::Text], Type::Bool)
         .function("choria", &[], Type::Map)
         .function("config_item", &[Type::Text], Type::Map)
         .function("machine_state", &[Type::Text], Type::Map)
@@ -97,18 +95,33 @@ impl Host for Node<'_> {
         Some(match name {
             "with" => text(name, arguments, 0).and_then(|query| self.with(query, budget)),
             "fact" => text(name, arguments, 0).and_then(|path| self.fact(path, budget)),
-            "include" => include(arguments, budget),
-            "semver" => {
-                let version = text(name, arguments, 0);
-                version.and_then(|version| semver(version, text(name, arguments, 1)?, budget))
-            }
-            _ => return self.data(name, arguments, budget),
+            _ => return common_function(name, arguments, budget).or_else(|| self.data(name, arguments, budget)),
         })
     }
 
     fn now(&self) -> Option<i64> {
         self.0.now
     }
+}
+
+/// The functions that compound filters share with `--filter-replies`: `include(list, value)` and `semver(version, constraint)`.
+/// `None` when the name is neither. For [`Host::call`] of other environments, with signatures from [`common_scope`].
+pub fn common_function(name: &str, arguments: &[Value], budget: &Budget) -> Option<Result<Value, RunError>> {
+    match name {
+        "include" => Some(include(arguments, budget)),
+        "semver" => {
+            let version = text(name, arguments, 0);
+            Some(version.and_then(|version| semver(version, text(name, arguments, 1)?, budget)))
+        }
+        _ => None,
+    }
+}
+
+/// A scope with the signatures of [`common_function`].
+pub fn common_scope() -> Scope {
+    Scope::new()
+        .function("include", &[Type::List, Type::Any], Type::Bool)
+        .function("semver", &[Type::Text, Type::Text], Type::Bool)
 }
 
 fn text<'v>(name: &str, arguments: &'v [Value], index: usize) -> Result<&'v str, RunError> {

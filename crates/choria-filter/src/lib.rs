@@ -40,6 +40,6 @@ mod matcher;
 pub mod regex;
 pub mod semver;
 
-pub use compound::{DataSource, DataSources};
+pub use compound::{DataSource, DataSources, common_function, common_scope};
 pub use fact::FactMatcher;
 pub use matcher::{FilterMatcher, MatchError, NodeView, matches};
