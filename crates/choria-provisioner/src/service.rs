@@ -13,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use choria_config::{BuildSettings, Config};
-use choria_connector::{ConnectOptions, Connector, ConnectorError, Message, NatsConnector, Status, Subscription};
+use choria_connector::{
+    ConnectOptions, ConnectionStats, Connector, ConnectorError, Message, NatsConnector, Status, Subscription,
+};
 use choria_protocol::ids;
 use choria_protocol::lifecycle::{self, Event, Kind};
 use rand::SeedableRng;
@@ -37,6 +39,9 @@ use crate::subscriptions::{Subscriptions, next_of};
 const BATCH: usize = 128;
 /// Results and failures that may wait for the run loop; their senders wait beyond it.
 const RESULTS: usize = 1024;
+
+/// How often the connection's own counters are looked at.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
 
 /// Why a running provisioner ended.
 #[derive(Debug, thiserror::Error)]
@@ -192,10 +197,7 @@ impl Provisioner {
     ///
     /// # Errors
     /// See [`RunError`]. A broker that cannot be reached is none: it is tried for ever.
-    pub async fn run(self, shutdown: CancellationToken, reload: Arc<Notify>) -> Result<(), RunError> {
-        for warning in &self.config.warnings {
-            tracing::warn!("{warning}");
-        }
+    pub async fn run(mut self, shutdown: CancellationToken, reload: Arc<Notify>) -> Result<(), RunError> {
         // Ends what serves the run loop; not the shutdown token, which only begins the drain.
         let over = CancellationToken::new();
         let _over_guard = over.clone().drop_guard();
@@ -210,15 +212,20 @@ impl Provisioner {
             Connection::Ready(connector) => connector,
             Connection::Options(options) => Arc::new(NatsConnector::start(*options, &over)),
         };
-        let Some(server) = wait_connected(&*connector, &shutdown, &self.metrics).await? else { return Ok(()) };
+        let Some(first) = wait_connected(&*connector, &shutdown, &self.metrics, &mut self.commands).await? else {
+            return Ok(());
+        };
         let subscriptions = Subscriptions::make(&*connector, &self.config, &self.caller).await?;
-        announce(&*connector, &self.caller, &self.version).await;
+        let announced = announce(&*connector, &self.caller, &self.version).await;
 
         let now = clock();
         let settings = Settings::of(&self.config);
         let random = Box::new(StdRng::from_os_rng());
         let mut engine =
             Engine::new(settings, self.rules, Arc::clone(&self.caller), Arc::clone(&self.metrics), random, now);
+        if first.paused {
+            engine.pause(now);
+        }
         engine.set_connected(true, now);
         let (results, results_in) = mpsc::channel(RESULTS);
         let run = Run {
@@ -227,8 +234,10 @@ impl Provisioner {
             caller: self.caller,
             metrics: self.metrics,
             connector,
-            server,
+            server: first.server,
             engine,
+            seen: ConnectionStats::default(),
+            announced,
             results,
             over,
         };
@@ -244,25 +253,32 @@ fn clock() -> Now {
     Now { mono: Instant::now(), unix }
 }
 
-/// Waits for the first connection, telling each failure once. `None`: shut down meanwhile.
+/// The first connection, and what was asked for before it.
+struct First {
+    server: Arc<str>,
+    paused: bool,
+}
+
+/// Waits for the first connection; the connector tells of failures. `None`: shut down meanwhile.
 async fn wait_connected(
     connector: &dyn Connector,
     shutdown: &CancellationToken,
     metrics: &Metrics,
-) -> Result<Option<Arc<str>>, RunError> {
+    commands: &mut mpsc::Receiver<Command>,
+) -> Result<Option<First>, RunError> {
     let began = Instant::now();
+    let mut paused = false;
     let mut status = connector.status();
     loop {
         let state = status.borrow_and_update().clone();
         match state {
             Status::Connected { server } => {
                 metrics.initial_connect_time.observe(began.elapsed());
-                tracing::info!("connected to {server}");
-                return Ok(Some(Arc::from(server)));
+                return Ok(Some(First { server: Arc::from(server), paused }));
             }
             Status::Connecting { last_error: Some(reason) } | Status::Disconnected { reason } => {
                 metrics.initial_connection_attempts.add();
-                tracing::warn!("could not connect: {reason}");
+                tracing::debug!("could not connect: {reason}");
             }
             Status::Connecting { last_error: None } => {}
             Status::Closed => return Err(RunError::Closed),
@@ -272,13 +288,19 @@ async fn wait_connected(
                 connector.close().await;
                 return Ok(None);
             },
+            Some(command) = commands.recv() => {
+                paused = matches!(command, Command::Pause(_));
+                metrics.paused.set(usize::from(paused));
+                let (Command::Pause(done) | Command::Resume(done)) = command;
+                let _ = done.send(());
+            },
             changed = status.changed() => changed.map_err(|_| RunError::Closed)?,
         }
     }
 }
 
-/// Tells the network that a provisioner started; plain, as the original sends it.
-async fn announce(connector: &dyn Connector, caller: &Caller, version: &str) {
+/// Tells the network that a provisioner started; plain, as the original sends it. Returns the event's id.
+async fn announce(connector: &dyn Connector, caller: &Caller, version: &str) -> String {
     let event = Event {
         kind: Kind::Startup { version: version.to_owned() },
         id: ids::event_id(),
@@ -289,6 +311,7 @@ async fn announce(connector: &dyn Connector, caller: &Caller, version: &str) {
     if let Err(error) = connector.publish(&event.subject(), Bytes::from(event.to_plain())).await {
         tracing::warn!("could not publish the startup event: {error}");
     }
+    event.id
 }
 
 /// What comes back from tasks of the run loop.
@@ -306,6 +329,10 @@ struct Run {
     /// Server that we are connected to, for the `seen-by` header.
     server: Arc<str>,
     engine: Engine,
+    /// Id of our own startup event.
+    announced: String,
+    /// What the connection had counted when it was last looked at.
+    seen: ConnectionStats,
     runner: Runner,
     results: mpsc::Sender<TaskResult>,
     over: CancellationToken,
@@ -323,6 +350,7 @@ impl Run {
     ) -> Result<(), RunError> {
         let mut status = self.connector.status();
         let mut drain_until: Option<tokio::time::Instant> = None;
+        let mut look_around = tokio::time::interval(LOOK_AROUND);
         let ended = loop {
             for effect in self.engine.take_effects() {
                 self.carry_out(effect);
@@ -353,6 +381,10 @@ impl Run {
                         self.engine.fleet_event(&message.payload, clock());
                     }
                 },
+                message = subs.provisioners.next() => {
+                    let Some(message) = message else { break Err(RunError::Closed) };
+                    self.meet(&message.payload);
+                },
                 Some(result) = results.recv() => self.absorb(result),
                 Some(command) = commands.recv() => self.obey(command),
                 changed = status.changed() => {
@@ -365,6 +397,7 @@ impl Run {
                     }
                 },
                 () = reload.notified() => self.reload().await,
+                _ = look_around.tick() => self.look_at_connection(),
                 () = shutdown.cancelled(), if drain_until.is_none() => {
                     tracing::info!("stopping: no more nodes are started, waiting for those in the flow");
                     self.engine.drain(clock());
@@ -430,6 +463,19 @@ impl Run {
         }
     }
 
+    /// A provisioner started. One of our own identity would defeat the lock by which nodes keep provisioners apart,
+    /// and both would configure the same nodes (spec 04 §8.2).
+    fn meet(&self, payload: &[u8]) {
+        let Ok(event) = Event::parse(payload) else { return };
+        if event.identity == self.caller.identity && event.id != self.announced {
+            self.metrics.refuse("same_identity");
+            tracing::error!(
+                "another provisioner with our identity {} started: nodes cannot keep the two apart and would be ruined; stop one of them, or give it an identity and certificate of its own",
+                event.identity
+            );
+        }
+    }
+
     fn absorb(&mut self, result: TaskResult) {
         match result {
             TaskResult::SendFailed { origin, fault } => self.engine.send_failed(origin, fault, clock()),
@@ -455,13 +501,27 @@ impl Run {
         let _ = done.send(());
     }
 
+    /// Counts what the broker refused, and tells when messages were lost because they came faster than we read.
+    fn look_at_connection(&mut self) {
+        let stats = self.connector.stats();
+        self.metrics.connector_errors.add_many(stats.broker_errors.saturating_sub(self.seen.broker_errors));
+        let lost = stats.dropped.saturating_sub(self.seen.dropped);
+        self.seen = stats;
+        if lost > 0 {
+            tracing::warn!(
+                "{lost} messages came faster than they could be read and were lost; discovery finds the nodes again"
+            );
+            self.engine.look_again(clock());
+        }
+    }
+
     /// Follows the connection. Returns false when it is closed for good.
     fn follow_status(&mut self, status: Status, connected: &watch::Sender<bool>) -> bool {
         match status {
             Status::Connected { server } => {
                 if !*connected.borrow() {
                     self.metrics.reconnections.add();
-                    tracing::info!("connected again to {server}");
+                    tracing::debug!("connected again to {server}");
                 }
                 self.server = Arc::from(server);
                 connected.send_replace(true);
@@ -471,7 +531,7 @@ impl Run {
                 if *connected.borrow() {
                     self.metrics.connection_closed.add();
                 }
-                tracing::warn!("disconnected: {reason}");
+                tracing::debug!("disconnected: {reason}");
                 connected.send_replace(false);
                 self.engine.set_connected(false, clock());
             }

@@ -1,13 +1,18 @@
 //! What the provisioner listens to.
 
+use std::time::Duration;
+
 use choria_connector::{Connector, ConnectorError, Message, Subscription};
 use choria_protocol::{lifecycle, subjects};
+use tokio::time::timeout;
 
 use crate::config::{ProvisionerConfig, VerifyRestart};
 use crate::requests::Caller;
 
 /// Replies and events that may wait for the run loop; as many as nodes that may be known.
 const INCOMING: usize = 65_536;
+/// How long the broker may take to confirm the subscriptions.
+const CONFIRM: Duration = Duration::from_secs(5);
 
 /// Everything that is listened to, over the one connection.
 pub(crate) struct Subscriptions {
@@ -15,6 +20,8 @@ pub(crate) struct Subscriptions {
     pub(crate) startups: Subscription,
     pub(crate) shutdowns: Subscription,
     pub(crate) registrations: Subscription,
+    /// Startup events of provisioners, our own among them.
+    pub(crate) provisioners: Subscription,
     pub(crate) fleet: Option<Subscription>,
 }
 
@@ -38,10 +45,16 @@ impl Subscriptions {
             startups: connector.subscribe(&subjects::lifecycle("startup", component), None, INCOMING).await?,
             shutdowns: connector.subscribe(&subjects::lifecycle("shutdown", component), None, INCOMING).await?,
             registrations: connector.subscribe(&registrations, None, INCOMING / 8).await?,
+            provisioners: connector
+                .subscribe(&subjects::lifecycle("startup", lifecycle::PROVISIONER), None, 100)
+                .await?,
             fleet,
         };
-        if let Err(error) = connector.flush().await {
-            tracing::warn!("could not confirm the subscriptions: {error}");
+        // Only tells us earlier; a broker that does not answer is noticed by the connection itself.
+        match timeout(CONFIRM, connector.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("could not confirm the subscriptions: {error}"),
+            Err(_) => tracing::warn!("the broker did not confirm the subscriptions within {}s", CONFIRM.as_secs()),
         }
         Ok(subscriptions)
     }

@@ -66,6 +66,20 @@ async fn nodes_are_found_by_discovery_and_seen_coming_home() {
 }
 
 #[tokio::test]
+async fn a_second_provisioner_of_our_identity_is_noticed() {
+    let (world, network) = (World::new(), Network::new().await);
+    let swarm = Swarm::good(network.addr, &world).await;
+    let config = world.config_file(&world.script("helper", GOOD_HELPER), "");
+    let running = Running::start(&config, network.addr).await;
+    swarm.event(Kind::Startup { version: "1".into() }, "other.choria", lifecycle::PROVISIONER).await;
+    let second = Running::start(&config, network.addr).await;
+    running.wait("noticed", |metrics| metrics.refused("same_identity") == 1).await;
+    assert_eq!(second.handle.metrics().refused("same_identity"), 0);
+    second.stop().await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn design6_hostile_messages_do_not_end_the_provisioner() {
     let (world, network) = (World::new(), Network::new().await);
     let token = world.token.clone();
@@ -187,6 +201,8 @@ async fn metrics_answer_before_the_broker_does_and_a_stop_then_is_clean() {
     let (_, page) = running.http("GET", "/metrics", "").await;
     assert!(page.contains("choria_provisioner_paused"), "{page}");
     running.wait("a failed try is counted", |metrics| metrics.initial_connection_attempts.get() > 0).await;
+    let (status, _) = running.http("POST", "/pause", "").await;
+    assert!(status.ends_with("200 OK"), "steering does not wait for the broker: {status}");
     running.stop().await;
 }
 

@@ -218,6 +218,12 @@ impl Engine {
         }
     }
 
+    /// Asks who waits now instead of at the next interval.
+    pub fn look_again(&mut self, now: Now) {
+        self.discovery.hurry(now.mono);
+        self.discover(now);
+    }
+
     /// Stops starting nodes and breaks off those that can be.
     pub fn pause(&mut self, now: Now) {
         if !self.paused {

@@ -107,7 +107,7 @@ pub struct Call {
 pub enum Output {
     /// Send a request; replies to earlier calls no longer count.
     Call(Call),
-    /// Call [`Flow::handle`] with [`Input::Timer`] at this time; replaces the timer before it.
+    /// Call [`Flow::handle`](super::Flow::handle) with [`Input::Timer`] at this time; replaces the timer before it.
     Wake(Instant),
     /// Run the helper with this document.
     RunHelper(Confidential),

@@ -180,6 +180,18 @@ async fn design6_a_grandchild_that_holds_the_output_costs_no_worker() {
 }
 
 #[tokio::test]
+async fn golden_hang_after_close_and_grandchild_hang_end_with_the_timeout() {
+    let closes = "cat > /dev/null; echo '{\"msg\":\"ok\"}'; exec >&-; echo $$ > leader; exec sleep 300";
+    let grandchild = "sh -c 'echo $$ > leader; exec sleep 300' & exec sleep 300";
+    for text in [closes, grandchild] {
+        let script = Script::new(HelperMode::Process, text).timeout(Duration::from_millis(700));
+        let (result, _) = script.run().await;
+        assert!(matches!(result, Err(HelperError::TimedOut { .. })), "{result:?}");
+        wait_until(Duration::from_secs(5), "the group is gone", || !is_alive(&script.file("leader")));
+    }
+}
+
+#[tokio::test]
 async fn design6_helper_output_of_a_gigabyte_is_cut_off_and_the_helper_killed() {
     let script = Script::new(HelperMode::Process, "echo $$ > leader; exec head -c 1000000000 /dev/zero");
     let (result, _) = script.run().await;
