@@ -63,8 +63,8 @@ pub enum ConnectError {
         reason: String,
     },
     /// It was interrupted.
-    #[error("interrupted while connecting{}", .0.as_ref().map(|last| format!(": {last}")).unwrap_or_default())]
-    Interrupted(Option<String>),
+    #[error("interrupted while connecting")]
+    Interrupted,
 }
 
 fn seconds(time: &Duration) -> String {
@@ -103,11 +103,17 @@ impl Client {
             None => Arc::new(Unsigned),
         };
         let connect = connect_options(config, provider.as_ref(), &caller, &options)?;
-        let connector = NatsConnector::connect(connect, &options.cancel).await.map_err(|error| match error {
+        // The connection outlives an interrupt: what was asked for is still answered, unsubscribed and closed.
+        let life = CancellationToken::new();
+        let connected = tokio::select! {
+            connected = NatsConnector::connect(connect, &life) => connected,
+            () = options.cancel.cancelled() => return Err(ConnectError::Interrupted),
+        };
+        let connector = connected.map_err(|error| match error {
             choria_connector::ConnectError::GaveUp(reason) => {
                 ConnectError::NoBroker { within: options.connect_timeout, reason }
             }
-            choria_connector::ConnectError::Cancelled(last) => ConnectError::Interrupted(last),
+            choria_connector::ConnectError::Cancelled(_) => ConnectError::Interrupted,
         })?;
         Ok(Self::new(Arc::new(connector), signer, caller, options.cancel))
     }

@@ -17,7 +17,11 @@ pub trait SignRequest: Send + Sync + 'static {
 impl SignRequest for RequestSigner {
     fn seal(&self, request: String) -> Result<SecureRequest, SignError> {
         let signature = self.sign(&request).map_err(|error| SignError(error.to_string()))?;
-        Ok(SecureRequest { message: request, signature: signature.signature, pubcert: String::from(&*signature.pubcert) })
+        Ok(SecureRequest {
+            message: request,
+            signature: signature.signature,
+            pubcert: String::from(&*signature.pubcert),
+        })
     }
 }
 
