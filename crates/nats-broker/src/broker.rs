@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -20,7 +20,7 @@ use crate::conn::{Conn, Hub, flag};
 use crate::local::{LocalSink, LocalSubscription};
 use crate::route::{Message, Router, Run, Tick};
 use crate::shared::{RunningListener, Shared, new_server_id};
-use crate::subscription::{Sid, Sink, Subscription};
+use crate::subscription::{Sid, Sink, Special, Subscription};
 use crate::timers::{Timer, Timers};
 
 /// Connections that may wait to be accepted: a whole fleet reconnects at once.
@@ -113,6 +113,7 @@ impl Broker {
             slow_consumers: AtomicU64::new(0),
             stale_connections: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
+            caught_up: tokio::sync::Notify::new(),
         });
         let mut sockets = Vec::new();
         let mut listeners = Vec::new();
@@ -212,18 +213,9 @@ impl Broker {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
         let dropped = Arc::new(AtomicU64::new(0));
         let mut index = self.shared.accounts[number as usize].index.write();
-        let subscription = Arc::new(Subscription {
-            sink: Sink::Local(LocalSink { sender, dropped: Arc::clone(&dropped) }),
-            sid: Sid::new(b""),
-            account: number,
-            slot: AtomicU32::new(0),
-            filter: index.intern(filter),
-            queue: None,
-            filtered_by: None,
-            max: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-        });
+        let sink = Sink::Local(Box::new(LocalSink { sender, dropped: Arc::clone(&dropped) }));
+        let subscription =
+            Arc::new(Subscription::new(sink, Sid::new(b""), number, index.intern(filter), Special::default()));
         index.add(&subscription);
         drop(index);
         Ok(LocalSubscription {
@@ -289,7 +281,7 @@ fn connection_info(conn: &Arc<Conn>, account: u32) -> Option<ConnectionInfo> {
     Some(ConnectionInfo {
         cid: conn.cid,
         remote: conn.remote,
-        name: rare.about.as_ref().map(|about| about.name.clone()).unwrap_or_default(),
+        name: rare.about.as_ref().map(|about| about.name.to_string()).unwrap_or_default(),
         user: rare.grant.as_ref().and_then(|grant| grant.user.clone()),
         tag: rare.grant.as_ref().and_then(|grant| grant.tag.clone()),
         started: conn.started,
@@ -316,7 +308,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
         };
         match accepted {
             Ok((socket, remote)) => {
-                shared.tasks.spawn(crate::connection::serve(Arc::clone(&shared), socket, remote, number));
+                shared.tasks.spawn(crate::connection::serve(&shared, socket, remote, number));
             }
             Err(error) => {
                 // Mostly out of file descriptors: others end and free some.

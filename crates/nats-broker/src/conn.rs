@@ -12,10 +12,12 @@ use futures_util::task::AtomicWaker;
 use nats_proto::encode;
 use parking_lot::Mutex;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::Notify;
 
 use crate::auth::Grant;
 use crate::outbox::{Outbox, Piece, give_buffer};
 use crate::responses::Budgets;
+use crate::route::STALL;
 use crate::subscription::SubTable;
 use crate::timers::{Timer, Timers};
 
@@ -44,6 +46,8 @@ pub(crate) mod flag {
     pub(crate) const PROBED: u32 = 1 << 8;
     /// The grant lets the connection answer what it was asked.
     pub(crate) const BUDGETED: u32 = 1 << 9;
+    /// A publisher waits for this connection to catch up.
+    pub(crate) const STALLING: u32 = 1 << 10;
     /// Options of CONNECT.
     pub(crate) const OPTIONS: u32 = ECHO | HEADERS | VERBOSE | PEDANTIC | NO_RESPONDERS;
 }
@@ -57,6 +61,8 @@ pub(crate) struct Hub {
     pub(crate) slow_consumers: AtomicU64,
     pub(crate) stale_connections: AtomicU64,
     pub(crate) stalled: AtomicU64,
+    /// Told when a connection that publishers wait for has caught up.
+    pub(crate) caught_up: Notify,
 }
 
 /// The write side of the transport.
@@ -71,11 +77,26 @@ pub(crate) enum Link {
 /// Who is connected; what monitoring shows.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct About {
-    pub(crate) name: String,
-    pub(crate) lang: String,
-    pub(crate) version: String,
-    pub(crate) tls_version: String,
-    pub(crate) tls_cipher_suite: String,
+    pub(crate) name: Box<str>,
+    pub(crate) lang: Box<str>,
+    pub(crate) version: Box<str>,
+    pub(crate) tls: Option<(rustls::ProtocolVersion, rustls::CipherSuite)>,
+}
+
+impl About {
+    /// TLS version as nats-server writes it; empty without TLS.
+    pub(crate) fn tls_version(&self) -> &'static str {
+        match self.tls {
+            Some((rustls::ProtocolVersion::TLSv1_3, _)) => "1.3",
+            Some((rustls::ProtocolVersion::TLSv1_2, _)) => "1.2",
+            _ => "",
+        }
+    }
+
+    /// Cipher suite as nats-server writes it; empty without TLS.
+    pub(crate) fn tls_cipher_suite(&self) -> String {
+        self.tls.map(|(_, suite)| format!("{suite:?}").replace("TLS13_", "TLS_")).unwrap_or_default()
+    }
 }
 
 /// Parts that only rare operations need.
@@ -272,7 +293,9 @@ impl Conn {
     pub(crate) fn resume_writing(&self) {
         self.clear(flag::WANTS_WRITE);
         self.outbox.lock().blocked = false;
-        self.flush();
+        if self.flush() <= STALL / 2 && self.has(flag::STALLING) && self.clear(flag::STALLING) {
+            self.hub.caught_up.notify_waiters();
+        }
     }
 
     /// Looks whether the socket has been full for too long; `true` = too long.

@@ -34,8 +34,12 @@ use crate::tls::Tls;
 
 /// Most bytes taken from a socket in one read.
 const CHUNK: usize = 64 << 10;
+/// Full reads in a row after which others come first. Each turn wakes another thread, so not after every one.
+const FULL_READS: u32 = 4;
 /// A chunk behind the longest unfinished line, with room to spare.
 const PLAIN: usize = 192 << 10;
+/// How long a publisher waits in one go for targets that are far behind.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 /// How long an ended connection may still drain, so that its last words are not lost to a reset.
 const LINGER: Duration = Duration::from_millis(250);
 
@@ -101,8 +105,14 @@ struct Reader {
     resume: bool,
 }
 
-/// Serves one accepted socket until it ends.
-pub(crate) async fn serve(shared: Arc<Shared>, socket: TcpStream, remote: SocketAddr, listener: usize) {
+/// Serves one accepted socket until it ends. What is set up here is not part of the future, which lives as long as
+/// the connection and is kept small.
+pub(crate) fn serve(
+    shared: &Arc<Shared>,
+    socket: TcpStream,
+    remote: SocketAddr,
+    listener: usize,
+) -> impl Future<Output = ()> + Send + use<> {
     let tls_config = shared.listeners().get(listener).and_then(|listener| listener.tls.load_full());
     // Nagle's algorithm would hold back every small answer.
     let _ = socket.set_nodelay(true);
@@ -115,7 +125,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, socket: TcpStream, remote: Socket
         Outbox::default(),
     ));
     let is_admitted = shared.admit(&conn);
-    let session = Session::new(Arc::clone(&shared), Arc::clone(&conn), listener);
+    let session = Session::new(Arc::clone(shared), Arc::clone(&conn), listener);
     let nonce = shared.authenticator.wants_nonce().then(new_nonce);
     let line = session.info(nonce.clone(), tls_config.is_some()).to_line();
     conn.append(|out| out.extend_from_slice(&line));
@@ -133,10 +143,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, socket: TcpStream, remote: Socket
         reader: Reader { half, tail: Tail::default(), has_tls: false, speaks_tls: false, resume: false },
         nonce: nonce.map(String::into_boxed_str),
     };
-    if is_admitted && Box::pin(served.establish(tls_config)).await {
-        served.run().await;
+    async move {
+        if is_admitted && Box::pin(served.establish(tls_config)).await {
+            served.run().await;
+        }
+        Box::pin(served.finish()).await;
     }
-    Box::pin(served.finish()).await;
 }
 
 /// 11 random bytes as nats-server offers them.
@@ -206,13 +218,8 @@ impl Served {
             Err(_) => return Err("the handshake did not end in time".to_owned()),
             Ok(done) => done?,
         }
-        let described = conn.outbox.lock().tls.as_ref().map(|tls| tls.describe());
-        if let Some((version, suite)) = described {
-            let mut rare = conn.rare.lock();
-            let about = rare.about.get_or_insert_default();
-            about.tls_version = version;
-            about.tls_cipher_suite = suite;
-        }
+        let agreed = conn.outbox.lock().tls.as_ref().and_then(|tls| tls.agreed());
+        conn.rare.lock().about.get_or_insert_default().tls = agreed;
         Ok(())
     }
 
@@ -227,10 +234,17 @@ impl Served {
         // A little spread keeps a mass reconnect from being answered with a mass of PINGs.
         let first = interval.min(2000 + self.session.conn.cid % 200);
         shared.hub.timers.at(shared.hub.timers.now() + first, self.session.conn.cid, Timer::Ping);
+        let mut full = 0;
         loop {
             match self.step().await {
-                Step::Again { was_full: false } => {}
-                Step::Again { was_full: true } => tokio::task::yield_now().await,
+                Step::Again { was_full: false } => full = 0,
+                Step::Again { was_full: true } => {
+                    full += 1;
+                    if full == FULL_READS {
+                        full = 0;
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Step::Stalled(targets) => Box::pin(pause(&self.session.conn, targets)).await,
                 Step::Authenticate(connect) => {
                     self.reader.resume = true;
@@ -273,20 +287,21 @@ impl Served {
     }
 }
 
-/// Waits until the targets are no longer far behind, in steps of a millisecond and not for long: beyond that the
-/// bound of their outboxes counts.
+/// Waits until the targets have caught up, but not for long: beyond that the bound of their outboxes counts.
 async fn pause(conn: &Conn, targets: SmallVec<[Arc<Conn>; 2]>) {
-    conn.hub.stalled.fetch_add(1, Ordering::Relaxed);
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        if conn.has(flag::WANTS_WRITE) {
-            conn.resume_writing();
-        }
+    let hub = &conn.hub;
+    hub.stalled.fetch_add(1, Ordering::Relaxed);
+    let deadline = Instant::now() + LONGEST_PAUSE;
+    loop {
+        let caught_up = hub.caught_up.notified();
+        tokio::pin!(caught_up);
+        caught_up.as_mut().enable();
         let is_behind = targets.iter().any(|target| {
+            target.set(flag::STALLING);
             let outbox = target.outbox.lock();
-            !outbox.gone && outbox.pending() > STALL
+            !outbox.gone && outbox.pending() > STALL / 2
         });
-        if !is_behind {
+        if !is_behind || tokio::time::timeout_at(deadline, caught_up).await.is_err() {
             return;
         }
     }

@@ -5,7 +5,6 @@
 //! writes. There is no cache and nothing to invalidate (spec 07 §22.3).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use nats_proto::trie::SubjectTrie;
 
@@ -73,7 +72,7 @@ impl Index {
         }
         let entry = self.entries.get_mut(&sub.filter).expect("the entry was just inserted");
         let entry = Arc::make_mut(entry);
-        let list = match &sub.queue {
+        let list = match sub.queue() {
             None => &mut entry.plain,
             Some(name) => {
                 let at = entry.queues.iter().position(|group| group.name == *name).unwrap_or_else(|| {
@@ -83,7 +82,7 @@ impl Index {
                 &mut entry.queues[at].members
             }
         };
-        sub.slot.store(list.len() as u32, Ordering::Relaxed);
+        sub.set_slot(list.len());
         list.push(Arc::clone(sub));
         self.subscriptions += 1;
         self.inserts += 1;
@@ -95,7 +94,7 @@ impl Index {
             return false;
         };
         let entry = Arc::make_mut(entry);
-        let removed = match &sub.queue {
+        let removed = match sub.queue() {
             None => remove_from(&mut entry.plain, sub),
             Some(name) => match entry.queues.iter().position(|group| group.name == *name) {
                 Some(at) => {
@@ -130,13 +129,14 @@ impl Index {
 }
 
 fn remove_from(list: &mut Vec<Arc<Subscription>>, sub: &Arc<Subscription>) -> bool {
-    let slot = sub.slot.load(Ordering::Relaxed) as usize;
+    let slot = sub.slot();
     if !list.get(slot).is_some_and(|found| Arc::ptr_eq(found, sub)) {
         return false;
     }
     list.swap_remove(slot);
+    sub.set_ended();
     if let Some(moved) = list.get(slot) {
-        moved.slot.store(slot as u32, Ordering::Relaxed);
+        moved.set_slot(slot);
     }
     if list.capacity() > 64 && list.len() * 4 < list.capacity() {
         list.shrink_to_fit();

@@ -59,16 +59,24 @@ impl Piece {
     }
 }
 
+/// Output that a full socket has not taken yet.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// A piece that the socket took in part; goes first.
+    rest: Option<Piece>,
+    /// Plain pieces behind it.
+    pieces: VecDeque<Vec<u8>>,
+    /// Their length together.
+    bytes: usize,
+}
+
 /// Output of one connection. All fields are guarded by the connection's lock.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     /// Newest plain bytes.
     buffer: Vec<u8>,
-    /// Older plain pieces; only while the socket is full.
-    older: VecDeque<Vec<u8>>,
-    older_bytes: usize,
-    /// A piece that the socket took in part; goes first.
-    rest: Option<Box<Piece>>,
+    /// What is older; only while the socket is full.
+    backlog: Option<Box<Backlog>>,
     /// Whether the connection stands on some producer's list of targets to flush.
     pub(crate) touched: bool,
     /// Whether someone writes right now; others only append.
@@ -92,7 +100,8 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Bytes that wait.
     pub(crate) fn pending(&self) -> usize {
-        self.buffer.len() + self.older_bytes + self.rest.as_ref().map_or(0, |rest| rest.left())
+        let backlog = |backlog: &Backlog| backlog.bytes + backlog.rest.as_ref().map_or(0, Piece::left);
+        self.buffer.len() + self.backlog.as_deref().map_or(0, backlog)
     }
 
     /// Bytes that were appended since the last flush and can be written at once.
@@ -106,8 +115,9 @@ impl Outbox {
             self.buffer = take_buffer(need);
         } else if self.blocked && self.buffer.len() >= PIECE {
             let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE.max(need)));
-            self.older_bytes += full.len();
-            self.older.push_back(full);
+            let backlog = self.backlog.get_or_insert_default();
+            backlog.bytes += full.len();
+            backlog.pieces.push_back(full);
         } else {
             self.buffer.reserve(need);
         }
@@ -119,16 +129,18 @@ impl Outbox {
     /// # Errors
     /// The TLS session is broken.
     pub(crate) fn take_piece(&mut self) -> Result<Option<Piece>, rustls::Error> {
-        if let Some(rest) = self.rest.take() {
-            return Ok(Some(*rest));
-        }
-        let plain = match self.older.pop_front() {
-            Some(piece) => {
-                self.older_bytes -= piece.len();
-                piece
+        let mut older = None;
+        if let Some(backlog) = &mut self.backlog {
+            if let Some(rest) = backlog.rest.take() {
+                return Ok(Some(rest));
             }
-            None => std::mem::take(&mut self.buffer),
-        };
+            older = backlog.pieces.pop_front();
+            match &older {
+                Some(piece) => backlog.bytes -= piece.len(),
+                None => self.backlog = None,
+            }
+        }
+        let plain = older.unwrap_or_else(|| std::mem::take(&mut self.buffer));
         let Some(tls) = &mut self.tls else {
             return Ok((!plain.is_empty()).then_some(Piece { bytes: plain, sent: 0 }));
         };
@@ -144,16 +156,14 @@ impl Outbox {
 
     /// Puts a piece back that the socket did not take whole.
     pub(crate) fn put_back(&mut self, piece: Piece) {
-        self.rest = Some(Box::new(piece));
+        self.backlog.get_or_insert_default().rest = Some(piece);
     }
 
     /// Stops taking output and frees what waits.
     pub(crate) fn abandon(&mut self) {
         self.gone = true;
         self.buffer = Vec::new();
-        self.older = VecDeque::new();
-        self.older_bytes = 0;
-        self.rest = None;
+        self.backlog = None;
         self.tls = None;
     }
 }
@@ -172,7 +182,7 @@ mod tests {
             outbox.room(line.len()).extend_from_slice(line.as_bytes());
         }
         assert_eq!(outbox.pending(), sent.len());
-        assert!(outbox.older.len() > 1);
+        assert!(outbox.backlog.as_ref().is_some_and(|backlog| backlog.pieces.len() > 1));
         let first = outbox.take_piece().unwrap().unwrap();
         outbox.put_back(Piece { sent: 3, ..first });
         assert_eq!(outbox.pending(), sent.len() - 3);

@@ -25,7 +25,7 @@ const WIDE: usize = 16;
 /// Outbox size at which a target of a wide fan-out is written.
 const EARLY_FLUSH: usize = 8 << 10;
 /// Outbox size at which any target is written.
-const LATE_FLUSH: usize = 64 << 10;
+const LATE_FLUSH: usize = 128 << 10;
 /// Output waiting at a target above which the publisher's reading pauses (spec 07 §22.4).
 pub(crate) const STALL: usize = 1 << 20;
 
@@ -256,8 +256,8 @@ impl<'s> Router<'s, '_> {
         if !self.echo && self.source.is_some_and(|source| Arc::ptr_eq(source, conn)) {
             return 0;
         }
-        if let Some(grant) = &sub.filtered_by
-            && !may_deliver(grant, run.subject, sub.queue.as_deref())
+        if let Some(grant) = sub.filtered_by()
+            && !may_deliver(grant, run.subject, sub.queue().map(|queue| &**queue))
         {
             return 0;
         }

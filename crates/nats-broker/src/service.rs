@@ -216,7 +216,7 @@ impl<'s> Router<'s, '_> {
             if edge.share {
                 let rare = source.rare.lock();
                 let about = rare.about.as_deref().cloned().unwrap_or_default();
-                let named = |text: String| Some(text).filter(|text| !text.is_empty());
+                let named = |text: Box<str>| Some(String::from(text)).filter(|text| !text.is_empty());
                 info.start = Some(crate::monitor::rfc3339(SystemTime::now()));
                 info.host = source.remote.map(|remote| remote.ip().to_string());
                 info.id = Some(source.cid);

@@ -135,7 +135,6 @@ impl Shared {
 
     /// Takes a subscription out of the index and of its connection's table.
     pub(crate) fn end_subscription(&self, sub: &Arc<Subscription>) {
-        sub.ended.store(true, Ordering::Relaxed);
         self.accounts[sub.account as usize].index.write().remove(sub);
         if let Some(conn) = sub.conn() {
             conn.rare.lock().subs.remove_same(sub);
@@ -148,7 +147,6 @@ impl Shared {
         let Some(first) = subs.first() else { return };
         let mut index = self.accounts[first.account as usize].index.write();
         for sub in &subs {
-            sub.ended.store(true, Ordering::Relaxed);
             index.remove(sub);
         }
     }

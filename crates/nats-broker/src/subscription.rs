@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustc_hash::FxSeededState;
 
@@ -16,20 +16,21 @@ use crate::local::LocalSink;
 /// A client's name of a subscription: any bytes without blank, mostly a few digits.
 #[derive(Clone)]
 pub(crate) enum Sid {
-    /// Up to 22 bytes in place.
-    Inline(u8, [u8; 22]),
-    Long(Box<[u8]>),
+    /// Up to 14 bytes in place.
+    Inline(u8, [u8; 14]),
+    /// Boxed twice: a long sid is too rare to make every other one larger.
+    Long(Box<Box<[u8]>>),
 }
 
 impl Sid {
     pub(crate) fn new(bytes: &[u8]) -> Self {
-        let mut inline = [0; 22];
+        let mut inline = [0; 14];
         match inline.get_mut(..bytes.len()) {
             Some(start) => {
                 start.copy_from_slice(bytes);
                 Self::Inline(bytes.len() as u8, inline)
             }
-            None => Self::Long(bytes.into()),
+            None => Self::Long(Box::new(bytes.into())),
         }
     }
 
@@ -73,39 +74,86 @@ pub(crate) enum Sink {
     /// A connection over a socket.
     Client(Arc<Conn>),
     /// A receiver inside this process.
-    Local(LocalSink),
+    Local(Box<LocalSink>),
 }
 
-/// One subscription. Shared by the account's index and the connection's table.
+/// What few subscriptions have.
+#[derive(Debug, Default)]
+pub(crate) struct Special {
+    pub(crate) queue: Option<Arc<str>>,
+    /// Set when a deny entry overlaps the filter: each subject is checked at delivery.
+    pub(crate) filtered_by: Option<Arc<Grant>>,
+}
+
+/// [`Subscription::slot`] of one that was taken out of the index.
+const ENDED: u32 = u32::MAX;
+
+/// One subscription. Shared by the account's index and the connection's table. A fleet has many, so it is kept small.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) sink: Sink,
     pub(crate) sid: Sid,
-    /// Number of the account.
-    pub(crate) account: u32,
-    /// Position in its list of the index; only meaningful under the index's write lock.
-    pub(crate) slot: AtomicU32,
     pub(crate) filter: Arc<str>,
-    pub(crate) queue: Option<Arc<str>>,
-    /// Set when a deny entry overlaps the filter: each subject is checked at delivery.
-    pub(crate) filtered_by: Option<Arc<Grant>>,
+    special: Option<Box<Special>>,
     /// Deliveries after which the subscription ends; 0 = no end.
     pub(crate) max: AtomicU64,
     /// Deliveries so far. Changed only under the lock of the target's outbox.
     pub(crate) delivered: AtomicU64,
-    /// Whether it was taken out of the index.
-    pub(crate) ended: AtomicBool,
+    /// Number of the account.
+    pub(crate) account: u32,
+    /// Position in its list of the index; only meaningful under the index's write lock.
+    slot: AtomicU32,
 }
 
 impl Subscription {
+    pub(crate) fn new(sink: Sink, sid: Sid, account: u32, filter: Arc<str>, special: Special) -> Self {
+        let is_special = special.queue.is_some() || special.filtered_by.is_some();
+        Self {
+            sink,
+            sid,
+            filter,
+            special: is_special.then(|| Box::new(special)),
+            max: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            account,
+            slot: AtomicU32::new(0),
+        }
+    }
+
+    /// Queue group.
+    pub(crate) fn queue(&self) -> Option<&Arc<str>> {
+        self.special.as_ref()?.queue.as_ref()
+    }
+
+    /// The grant whose deny entries are checked at delivery.
+    pub(crate) fn filtered_by(&self) -> Option<&Grant> {
+        self.special.as_ref()?.filtered_by.as_deref()
+    }
+
+    /// Position in the index; under its write lock.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot.load(Ordering::Relaxed) as usize
+    }
+
+    /// Notes the position in the index; under its write lock.
+    pub(crate) fn set_slot(&self, slot: usize) {
+        self.slot.store(slot as u32, Ordering::Relaxed);
+    }
+
+    /// Marks the subscription as taken out; under the index's write lock.
+    pub(crate) fn set_ended(&self) {
+        self.slot.store(ENDED, Ordering::Relaxed);
+    }
+
+    /// Whether it was taken out of the index.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.slot.load(Ordering::Relaxed) == ENDED
+    }
+
     /// Whether it had all the messages it asked for.
     pub(crate) fn is_exhausted(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);
         max != 0 && self.delivered.load(Ordering::Relaxed) >= max
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
     }
 
     /// The connection, unless the subscription is inside this process.

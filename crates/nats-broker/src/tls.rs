@@ -97,17 +97,8 @@ impl Tls {
             .unwrap_or_default()
     }
 
-    /// Version and cipher suite as nats-server writes them.
-    pub(crate) fn describe(&self) -> (String, String) {
-        let version = match self.session.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_3) => "1.3".to_owned(),
-            Some(rustls::ProtocolVersion::TLSv1_2) => "1.2".to_owned(),
-            other => format!("{other:?}"),
-        };
-        let suite = self
-            .session
-            .negotiated_cipher_suite()
-            .map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
-        (version, suite.unwrap_or_default())
+    /// What the handshake agreed on.
+    pub(crate) fn agreed(&self) -> Option<(rustls::ProtocolVersion, rustls::CipherSuite)> {
+        Some((self.session.protocol_version()?, self.session.negotiated_cipher_suite()?.suite()))
     }
 }

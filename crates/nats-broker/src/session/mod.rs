@@ -225,10 +225,10 @@ impl Session {
         let mut rare = self.conn.rare.lock();
         let about = rare.about.get_or_insert_default();
         **about = About {
-            name: connect.name.clone(),
-            lang: connect.lang.clone(),
-            version: connect.version.clone(),
-            ..std::mem::take(&mut **about)
+            name: connect.name.as_str().into(),
+            lang: connect.lang.as_str().into(),
+            version: connect.version.as_str().into(),
+            tls: about.tls,
         };
         drop(rare);
         if connect.verbose {
@@ -286,9 +286,9 @@ impl Session {
             connect.no_responders = self.has_option(flag::NO_RESPONDERS);
             connect.protocol = i64::from(self.understands_info);
             if let Some(about) = &self.conn.rare.lock().about {
-                connect.name.clone_from(&about.name);
-                connect.lang.clone_from(&about.lang);
-                connect.version.clone_from(&about.version);
+                connect.name = about.name.to_string();
+                connect.lang = about.lang.to_string();
+                connect.version = about.version.to_string();
             }
         }
         if let Err(error) = connect.merge(argument) {

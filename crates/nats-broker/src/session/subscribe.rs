@@ -1,7 +1,7 @@
 //! SUB and UNSUB.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use nats_proto::encode;
 use nats_proto::subject::{has_only_subject_bytes, is_valid_filter};
@@ -10,7 +10,7 @@ use super::{Session, quoted};
 use crate::conn::flag;
 use crate::permission::{Delivery, may_subscribe};
 use crate::route::Tick;
-use crate::subscription::{Sid, Sink, Subscription};
+use crate::subscription::{Sid, Sink, Special, Subscription};
 
 impl Session {
     pub(super) fn subscribe(&mut self, subject: &[u8], queue: Option<&[u8]>, sid: &[u8], tick: &mut Tick) {
@@ -58,18 +58,13 @@ impl Session {
         if index.len() >= account.max_subscriptions {
             return Err(full.to_owned());
         }
-        let sub = Arc::new(Subscription {
-            sink: Sink::Client(Arc::clone(&self.conn)),
-            sid: Sid::new(sid),
-            account: rights.account,
-            slot: AtomicU32::new(0),
-            filter: index.intern(filter),
+        let special = Special {
             queue: queue.map(Into::into),
             filtered_by: (delivery == Delivery::Filtered).then(|| Arc::clone(&rights.grant)),
-            max: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-        });
+        };
+        let sink = Sink::Client(Arc::clone(&self.conn));
+        let filter = index.intern(filter);
+        let sub = Arc::new(Subscription::new(sink, Sid::new(sid), rights.account, filter, special));
         index.add(&sub);
         drop(index);
         self.conn.rare.lock().subs.insert(sub);

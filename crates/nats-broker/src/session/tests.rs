@@ -30,6 +30,7 @@ fn shared() -> Arc<Shared> {
         slow_consumers: AtomicU64::new(0),
         stale_connections: AtomicU64::new(0),
         stalled: AtomicU64::new(0),
+        caught_up: tokio::sync::Notify::new(),
     };
     Arc::new(Shared::new(
         config,
