@@ -19,7 +19,7 @@ pub(crate) fn dispatcher(settings: &ServerSettings) -> Result<Dispatcher, Provid
     if config.get(&keys::RPCAUTHORIZATION) {
         let Provider::ActionPolicy = Provider::parse(config.get(&keys::RPCAUTHPROVIDER).as_str())?;
         let policy: Arc<dyn Authorizer> = Arc::new(ActionPolicy::new(ActionPolicySettings {
-            directory: settings.config_directory().unwrap_or(std::path::Path::new("/")).join("policies"),
+            directory: settings.config_directory().unwrap_or_else(|| std::path::Path::new("/")).join("policies"),
             allow_unconfigured: config.get(&keys::ACTIONPOLICY_ALLOW_UNCONFIGURED),
             enable_default: config.get(&keys::ACTIONPOLICY_ENABLE_DEFAULT),
             default_name: config.get(&keys::ACTIONPOLICY_DEFAULT_NAME),

@@ -9,6 +9,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`settings`] | the configure phase: fleet member, waiting to be provisioned, or not starting |
+//! | [`builder`] | [`ServerBuilder`]: connection, trust and agents of a server |
 //! | [`server`] | [`Server`]: connect, subscribe, announce, serve, end |
 //! | [`pipeline`] | from bytes to a request that may be served (sans-io) |
 //! | [`host`] | agents, calls, replies |
@@ -22,6 +23,7 @@
 
 pub mod agents;
 mod authorization;
+pub mod builder;
 pub mod clock;
 pub mod context;
 pub mod control;
@@ -38,8 +40,9 @@ pub mod server;
 pub mod settings;
 pub mod status;
 
+pub use builder::ServerBuilder;
 pub use clock::Clock;
-pub use server::{Exit, Server, ServerBuilder, ServerError};
+pub use server::{Exit, Server, ServerError};
 pub use settings::{ConfigureError, Mode, ServerSettings};
 
 /// Author of the built-in agents.

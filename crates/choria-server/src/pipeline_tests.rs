@@ -64,7 +64,7 @@ fn headers(reply_to: &str) -> Headers {
 fn sign(signer: &RequestSigner, request: &Request) -> SecureRequest {
     let message = request.to_text();
     let signed = signer.sign(&message).unwrap();
-    SecureRequest { message, signature: signed.signature, pubcert: signed.pubcert.to_string() }
+    SecureRequest { message, signature: signed.signature, pubcert: signed.pubcert }
 }
 
 impl Lab {

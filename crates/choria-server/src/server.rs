@@ -5,39 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use choria_config::keys;
-use choria_connector::servers::MiddlewareServers;
-use choria_connector::srv::{CachingResolver, Resolver, SystemResolver};
 use choria_connector::{
-    ConnectOptions, Connector, ConnectorError, NatsConnector, ServerSource, Status as Connection, Subscription, Target,
-    TargetError, TokenSource,
+    ConnectOptions, Connector, ConnectorError, NatsConnector, Status as Connection, Subscription, TargetError,
 };
 use choria_protocol::lifecycle::{Kind, PROVISION_MODE_SERVER, SERVER};
 use choria_protocol::subjects;
 use choria_rpc::Agent;
 use choria_rpc::authz::ProviderError;
 use choria_rpc::dispatch::Dispatcher;
-use choria_security::provider::{FileProvider, SecurityError};
-use choria_security::tls::{self, TlsError};
-use choria_security::verify::RequestVerifier;
+use choria_security::provider::SecurityError;
+use choria_security::tls::TlsError;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::{ChoriaUtil, RpcUtil};
-use crate::authorization;
+use crate::builder::{Security, ServerBuilder};
 use crate::clock::Clock;
 use crate::context::ServerContext;
 use crate::control::{Control, Scheduled};
 use crate::counters::Counters;
 use crate::events::{self, Events};
 use crate::host::{Host, HostError};
-use crate::pipeline::{Pipeline, Verification};
+use crate::pipeline::Pipeline;
 use crate::provision::configure::ProviderCheck;
 use crate::provision::{ProvisionAgent, ProvisionContext};
-use crate::registration::{self, Registration, RegistrationError, Seal};
-use crate::settings::ServerSettings;
-use crate::settings::{ConfigureError, ProvisioningSource};
+use crate::registration::{self, Registration, RegistrationError};
+use crate::settings::{ConfigureError, ServerSettings};
 
 /// Messages that wait per subscription; requests beyond it are dropped by the connection and counted there.
 const SUBSCRIPTION_QUEUE: usize = 64;
@@ -93,213 +88,24 @@ pub enum ServerError {
     ConnectionClosed,
 }
 
-/// Makes a [`Server`].
-pub struct ServerBuilder {
-    settings: ServerSettings,
-    agents: Vec<Arc<dyn Agent>>,
-    connector: Option<Arc<dyn Connector>>,
-    verifier: Option<RequestVerifier>,
-    component: Option<String>,
-    clock: Clock,
-    resolver: Arc<dyn Resolver>,
-    provider: ProviderCheck,
-}
-
-impl std::fmt::Debug for ServerBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerBuilder").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-impl ServerBuilder {
-    /// Hosts an agent of the embedding program. It is active once the server is a fleet member.
-    #[must_use]
-    pub fn agent(mut self, agent: Arc<dyn Agent>) -> Self {
-        self.agents.push(agent);
-        self
-    }
-
-    /// Uses this connection in place of one to the configured brokers. Its identity and TLS are the caller's affair.
-    #[must_use]
-    pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
-        self.connector = Some(connector);
-        self
-    }
-
-    /// Verifies requests with this in place of the configured CA. Verification itself cannot be switched off.
-    #[must_use]
-    pub fn verifier(mut self, verifier: RequestVerifier) -> Self {
-        self.verifier = Some(verifier);
-        self
-    }
-
-    /// Component name in lifecycle events, in place of `server`. A provisioning server is always
-    /// `provision_mode_server`.
-    #[must_use]
-    pub fn component(mut self, name: impl Into<String>) -> Self {
-        self.component = Some(name.into());
-        self
-    }
-
-    /// The clock. For tests and simulations.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Asks for SRV records in place of the system's name servers.
-    #[must_use]
-    pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
-        self.resolver = resolver;
-        self
-    }
-
-    /// Whether `configure` insists on a security provider in the configuration it writes.
-    #[must_use]
-    pub fn provider_check(mut self, provider: ProviderCheck) -> Self {
-        self.provider = provider;
-        self
-    }
-
-    /// Sets up security and checks the settings. Nothing is connected yet.
-    ///
-    /// # Errors
-    /// What is wrong and which setting it comes from.
-    pub fn build(self) -> Result<Server, ServerError> {
-        let security = Security::of(&self)?;
-        let plugins = registration::plugins(self.settings.config())?;
-        let dispatcher = authorization::dispatcher(&self.settings)?;
-        let connection = match &self.connector {
-            Some(connector) => Connect::Given(Arc::clone(connector)),
-            None => Connect::Options(Box::new(self.connect_options(&security)?)),
-        };
-        Ok(Server {
-            settings: Arc::new(self.settings),
-            agents: self.agents,
-            connection,
-            security,
-            dispatcher,
-            plugins,
-            component: self.component,
-            clock: self.clock,
-            provider: self.provider,
-            reload: Arc::new(Notify::new()),
-        })
-    }
-
-    fn connect_options(&self, security: &Security) -> Result<ConnectOptions, ServerError> {
-        let settings = &self.settings;
-        let config = settings.config();
-        let mut options = if settings.is_provisioning() {
-            let source = Arc::new(ProvisioningSource {
-                token: Arc::clone(settings.token()),
-                resolver: Arc::clone(&self.resolver),
-            });
-            let mut options = ConnectOptions::new(ServerSource::Resolver(source.clone()));
-            options.token = TokenSource::Dynamic(source);
-            options
-        } else {
-            let hosts = config.get(&keys::MIDDLEWARE_HOSTS);
-            let hosts: Vec<Target> = hosts.iter().map(|host| Target::parse(host)).collect::<Result<_, _>>()?;
-            let source = MiddlewareServers {
-                srv_domain: if hosts.is_empty() { srv_domain(settings) } else { None },
-                hosts,
-                shuffle: true,
-                resolver: Arc::clone(&self.resolver),
-            };
-            let mut options = ConnectOptions::new(ServerSource::Resolver(Arc::new(source)));
-            options.user = config.get(&keys::NATS_USER);
-            options.password = config.get(&keys::NATS_PASS);
-            options
-        };
-        options.name = settings.identity();
-        options.connect_timeout = config.get(&keys::NETWORK_CONNECT_TIMEOUT);
-        options.inbox_prefix = subjects::inbox_prefix(&config.get(&keys::MAIN_COLLECTIVE));
-        if settings.build().tls {
-            options.tls = Some(match &security.provider {
-                Some(provider) => tls::client_config(&provider.tls_material()?)?,
-                None => tls::anonymous_client_config(),
-            });
-        }
-        Ok(options)
-    }
-}
-
-/// The domain of SRV records: the setting, else the host's own.
-fn srv_domain(settings: &ServerSettings) -> Option<String> {
-    let config = settings.config();
-    if !config.get(&keys::USE_SRV) {
-        return None;
-    }
-    config.get(&keys::SRV_DOMAIN).or_else(|| {
-        let names = settings.environment().host_names();
-        let host = names.host_name().filter(|name| name.matches('.').count() >= 2);
-        let own = host.and_then(|name| name.split_once('.').map(|(_, domain)| domain.to_owned()));
-        own.or_else(|| names.facter("networking.domain"))
-    })
-}
-
-/// What certificates give a server.
-#[derive(Debug)]
-struct Security {
-    /// Absent while provisioning, and where the embedder brings connection and verifier.
-    provider: Option<FileProvider>,
-    verification: Verification,
-    seal: Seal,
-}
-
-impl Security {
-    fn of(builder: &ServerBuilder) -> Result<Self, ServerError> {
-        let settings = &builder.settings;
-        if settings.is_provisioning() {
-            let token = settings.token().current();
-            let secure = token.map_or(settings.build().provision_secure, |token| token.claims.chs);
-            let seal = if secure { Seal::UnsignedRegistration } else { Seal::Insecure };
-            return Ok(Self { provider: None, verification: Verification::Provisioning, seal });
-        }
-        if let (Some(verifier), Some(_)) = (&builder.verifier, &builder.connector) {
-            return Ok(Self {
-                provider: None,
-                verification: Verification::Signed(verifier.clone()),
-                seal: Seal::UnsignedRegistration,
-            });
-        }
-        let provider = FileProvider::from_config(settings.config())?;
-        provider.validate()?;
-        let verifier = match &builder.verifier {
-            Some(verifier) => verifier.clone(),
-            None => provider.request_verifier()?,
-        };
-        // Nodes with a P-256 or Ed25519 key cannot sign v1 requests; registration has a form without signature.
-        let seal = match provider.request_signer() {
-            Ok(signer) => Seal::Signed(signer),
-            Err(error) => {
-                tracing::debug!("registration goes out unsigned: {error}");
-                Seal::UnsignedRegistration
-            }
-        };
-        Ok(Self { provider: Some(provider), verification: Verification::Signed(verifier), seal })
-    }
-}
-
-enum Connect {
+/// Where the connection comes from.
+pub(crate) enum Connect {
     Given(Arc<dyn Connector>),
     Options(Box<ConnectOptions>),
 }
 
 /// A Choria server, ready to run.
 pub struct Server {
-    settings: Arc<ServerSettings>,
-    agents: Vec<Arc<dyn Agent>>,
-    connection: Connect,
-    security: Security,
-    dispatcher: Dispatcher,
-    plugins: Vec<registration::Plugin>,
-    component: Option<String>,
-    clock: Clock,
-    provider: ProviderCheck,
-    reload: Arc<Notify>,
+    pub(crate) settings: Arc<ServerSettings>,
+    pub(crate) agents: Vec<Arc<dyn Agent>>,
+    pub(crate) connection: Connect,
+    pub(crate) security: Security,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) plugins: Vec<registration::Plugin>,
+    pub(crate) component: Option<String>,
+    pub(crate) clock: Clock,
+    pub(crate) provider: ProviderCheck,
+    pub(crate) reload: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Server {
@@ -311,16 +117,7 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Starts making a server with these settings.
     pub fn builder(settings: ServerSettings) -> ServerBuilder {
-        ServerBuilder {
-            settings,
-            agents: Vec::new(),
-            connector: None,
-            verifier: None,
-            component: None,
-            clock: Clock::default(),
-            resolver: Arc::new(CachingResolver::new(SystemResolver)),
-            provider: ProviderCheck::Required,
-        }
+        ServerBuilder::new(settings)
     }
 
     /// The settings.

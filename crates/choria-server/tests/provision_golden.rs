@@ -449,6 +449,49 @@ async fn every_recorded_action_after_provisioning() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_written_file_looks_like_the_recording() {
+    let golden = golden::text("server/written-server.conf");
+    let lab = lenient(tempfile::tempdir().unwrap()).await;
+    let config = json!({"plugin.choria.server.provision": "false", "identity": "n1.lab.test", "collectives": "a, b"});
+    let input = json!({"token": "toomanysecrets", "config": config.to_string()});
+    assert_eq!(lab.call("choria_provision", "configure", input).await.unwrap().statuscode, 0);
+    let written = fs::read_to_string(lab.path().join("server.conf")).unwrap();
+    let rest = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+    assert_eq!(rest(&written), rest(&golden));
+    // Ours has no monotonic part and whole seconds.
+    let shape = |text: &str| {
+        let first = text.lines().next().unwrap().split(" m=").next().unwrap().to_owned();
+        let words: Vec<&str> = first.split(' ').collect();
+        let id = words[6].len();
+        let time = words[words.len() - 3].split('.').next().unwrap().len();
+        (words.len(), words[..6].join(" "), id, words[7..11].join(" "), time, words[words.len() - 2..].join(" "))
+    };
+    assert_eq!(shape(&written), shape(&golden));
+}
+
+#[tokio::test(start_paused = true)]
+async fn design6_a_newline_in_a_value_injects_nothing() {
+    let lab = lenient(tempfile::tempdir().unwrap()).await;
+    for injected in ["n1\nrpcauthorization=0", "n1\r\nrpcauthorization=0", "n1\rrpcauthorization=0", "n1\u{0}x"] {
+        let config = json!({"identity": injected}).to_string();
+        let input = json!({"token": "toomanysecrets", "config": config});
+        let reply = lab.call("choria_provision", "configure", input).await.unwrap();
+        assert_eq!(reply.statuscode, 1, "{injected:?}");
+        assert!(reply.statusmsg.contains("the value of identity holds a line end"), "{}", reply.statusmsg);
+    }
+    // Nor through the names in the first line, which come from an unsigned request.
+    let config = json!({"identity": "n1"}).to_string();
+    let payload = json!({"agent": "choria_provision", "action": "configure", "data": {"token": "toomanysecrets", "config": config}});
+    let mut ask = lab.ask("choria_provision", payload.to_string());
+    ask.caller = "choria=x\nrpcauthorization=0";
+    if let Some(reply) = lab.send(&ask).await {
+        assert_eq!(reply.statuscode, 0, "{}", reply.statusmsg);
+        let written = fs::read_to_string(lab.path().join("server.conf")).unwrap();
+        assert_eq!(written.lines().count(), 2, "{written}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn files_of_gencsr_and_gen25519_get_their_modes_back() {
     let lab = Lab::provisioning(tempfile::tempdir().unwrap(), ProviderCheck::Required).await;
     fs::create_dir(lab.path().join("ssl")).unwrap();

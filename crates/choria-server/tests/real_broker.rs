@@ -116,7 +116,7 @@ impl Asker {
             None => SecureRequest::unsigned(text),
             Some(signer) => {
                 let signed = signer.sign(&text).unwrap();
-                SecureRequest { message: text, signature: signed.signature, pubcert: signed.pubcert.to_string() }
+                SecureRequest { message: text, signature: signed.signature, pubcert: signed.pubcert }
             }
         };
         let reply_to = format!("{}.reply.test.{}", self.collective, request.envelope.request_id);

@@ -310,7 +310,7 @@ impl ProvisionAgent {
 
     fn provisions_by_default(&self) -> bool {
         let settings = &self.context.settings;
-        settings.token().current().map_or(settings.build().provision_mode_default, |token| token.claims.chpd)
+        settings.token().current().map_or_else(|| settings.build().provision_mode_default, |token| token.claims.chpd)
     }
 
     fn release_update(&self) -> Result<Reply, Reply> {

@@ -123,11 +123,7 @@ impl Seal {
             Self::UnsignedRegistration => Ok(v1::SecureRequest::unsigned_registration(text)),
             Self::Signed(signer) => {
                 let signed = signer.sign(&text).map_err(|error| error.to_string())?;
-                Ok(v1::SecureRequest {
-                    message: text,
-                    signature: signed.signature,
-                    pubcert: signed.pubcert.to_string(),
-                })
+                Ok(v1::SecureRequest { message: text, signature: signed.signature, pubcert: signed.pubcert })
             }
         }
     }

@@ -123,7 +123,7 @@ async fn updated_is_told_once_per_change() {
     };
     assert!(!updated(&registration));
     registration.publish(std::time::Duration::ZERO).await.unwrap();
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let later = SystemTime::now() + std::time::Duration::from_secs(60);
     fs::File::options().write(true).open(&data).unwrap().set_modified(later).unwrap();
     assert!(updated(&registration));
     registration.publish(rhythm.interval).await.unwrap();

@@ -283,7 +283,7 @@ impl ServerSettings {
 }
 
 fn directory_of(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("/"))
+    path.parent().unwrap_or_else(|| Path::new("/"))
 }
 
 /// What the decision sees of a configuration, and the configuration to use if there is one.

@@ -170,7 +170,7 @@ impl Ask<'_> {
             None => SecureRequest::unsigned(text),
             Some(signer) => {
                 let signed = signer.sign(&text).unwrap();
-                SecureRequest { message: text, signature: signed.signature, pubcert: signed.pubcert.to_string() }
+                SecureRequest { message: text, signature: signed.signature, pubcert: signed.pubcert }
             }
         }
     }

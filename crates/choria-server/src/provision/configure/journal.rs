@@ -39,7 +39,7 @@ pub enum Content {
         /// Its mode.
         mode: u32,
         /// Names and what they stand for.
-        entries: Vec<(String, Content)>,
+        entries: Vec<(String, Self)>,
     },
     /// Nothing: what is there goes away.
     Absent,
@@ -78,9 +78,9 @@ pub enum JournalError {
     #[error("{first}; going back failed as well and is tried again at the next start: {second}")]
     Unfinished {
         /// The failure that started it.
-        first: Box<JournalError>,
+        first: Box<Self>,
         /// The failure while going back.
-        second: Box<JournalError>,
+        second: Box<Self>,
     },
     /// The journal cannot be understood.
     #[error(
@@ -138,16 +138,16 @@ impl Entry {
         self.target.with_file_name(format!(".{name}.choria-{end}"))
     }
 
-    fn new(&self) -> PathBuf {
+    fn staged(&self) -> PathBuf {
         self.beside("new")
     }
 
-    fn old(&self) -> PathBuf {
+    fn aside(&self) -> PathBuf {
         self.beside("old")
     }
 
     fn parent(&self) -> &Path {
-        self.target.parent().unwrap_or(Path::new("/"))
+        self.target.parent().unwrap_or_else(|| Path::new("/"))
     }
 }
 
@@ -259,10 +259,10 @@ impl Run<'_> {
             step("create directory", path, self.files.create_dir(path, PARENT_MODE))?;
         }
         for (entry, replacement) in journal.entries.iter().zip(replacements) {
-            for stale in [entry.new(), entry.old()] {
+            for stale in [entry.staged(), entry.aside()] {
                 self.remove(&stale)?;
             }
-            self.put(&entry.new(), &replacement.content)?;
+            self.put(&entry.staged(), &replacement.content)?;
         }
         self.sync_parents(journal)
     }
@@ -285,7 +285,7 @@ impl Run<'_> {
     fn finish(&self, journal: &mut Journal) -> Result<(), JournalError> {
         if journal.state == State::Commit {
             for entry in &journal.entries {
-                let (new, old) = (entry.new(), entry.old());
+                let (new, old) = (entry.staged(), entry.aside());
                 let pending = if entry.remains { is_there(&new) } else { is_there(&entry.target) };
                 if !pending {
                     continue;
@@ -302,7 +302,7 @@ impl Run<'_> {
             self.record(journal)?;
         }
         for entry in &journal.entries {
-            self.remove(&entry.old())?;
+            self.remove(&entry.aside())?;
         }
         self.forget(journal)
     }
@@ -313,12 +313,12 @@ impl Run<'_> {
             if journal.state == State::Rollback {
                 if !entry.existed {
                     self.remove(&entry.target)?;
-                } else if is_there(&entry.old()) {
+                } else if is_there(&entry.aside()) {
                     self.remove(&entry.target)?;
-                    self.rename(&entry.old(), &entry.target)?;
+                    self.rename(&entry.aside(), &entry.target)?;
                 }
             }
-            self.remove(&entry.new())?;
+            self.remove(&entry.staged())?;
         }
         for path in journal.made.iter().rev().filter(|path| is_there(path)) {
             step("remove directory", path, self.files.remove_dir(path))?;

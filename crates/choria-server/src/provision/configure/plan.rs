@@ -110,7 +110,7 @@ pub fn plan(request: &ConfigureRequest, context: &Context<'_>) -> Result<Plan, C
         return Err(ConfigureError::NoPublicKey);
     }
     let settings = decode(&request.config)?;
-    let directory = context.config_file.parent().unwrap_or(Path::new("/")).to_owned();
+    let directory = context.config_file.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     let tls = TlsSet::read(request, &directory, context.transfer, context.now).map_err(ConfigureError::Tls)?;
     policies::check_names(&request.action_policies, ".policy").map_err(ConfigureError::Policies)?;
     policies::check_names(&request.opa_policies, ".rego").map_err(ConfigureError::Rego)?;
