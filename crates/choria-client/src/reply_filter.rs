@@ -2,13 +2,12 @@
 
 use std::cell::RefCell;
 
-use choria_filter::expr::{Budget, Host, Program, RunError, Scope, Type, Value};
-use choria_filter::facts;
-use choria_filter::semver::{Constraint, parse_version};
+use choria_filter::expr::{Budget, Host, Program, RunError, Type, Value};
+use choria_filter::{common_function, common_scope, facts};
 
 use crate::replies::RpcReply;
 
-/// What looking into a reply or compiling a constraint costs an expression.
+/// What looking into a reply costs an expression.
 const LOOKUP_COST: usize = 200;
 
 /// Status codes by the names that expressions use.
@@ -38,12 +37,10 @@ impl ReplyFilter {
     /// When it does not compile, does not yield a boolean, or calls a function that does not exist.
     pub fn compile(expression: &str) -> Result<Self, ReplyFilterError> {
         let refuse = |reason: String| ReplyFilterError { expression: expression.to_owned(), reason };
-        let mut scope = Scope::new()
+        let mut scope = common_scope()
             .variable("msg", Type::Text)
             .variable("code", Type::Int)
             .function("data", &[Type::Text], Type::Any)
-            .function("include", &[Type::Any, Type::Any], Type::Bool)
-            .function("semver", &[Type::Text, Type::Text], Type::Bool)
             .function("sender", &[], Type::Text)
             .function("time", &[], Type::Any);
         for (name, _) in CODES {
@@ -88,12 +85,8 @@ impl Host for OneReply<'_> {
             ("sender", []) => Ok(Value::text(self.0.sender.as_str())),
             ("time", []) => Ok(jiff::Timestamp::from_second(self.0.time).map_or(Value::Nil, Value::Time)),
             ("data", [Value::Text(path)]) => self.data(path, budget),
-            ("include", [list, wanted]) => include(list, wanted, budget),
-            ("semver", [Value::Text(version), Value::Text(constraint)]) => semver(version, constraint, budget),
-            ("sender" | "time" | "data" | "include" | "semver", _) => {
-                Err(RunError::new(format!("{name}() does not take these arguments")))
-            }
-            _ => return None,
+            ("sender" | "time" | "data", _) => Err(RunError::new(format!("{name}() does not take these arguments"))),
+            _ => return common_function(name, arguments, budget),
         })
     }
 }
@@ -106,30 +99,6 @@ impl OneReply<'_> {
             None => Ok(Value::Nil),
         }
     }
-}
-
-/// Whole numbers in replies are floating point numbers in expressions, so both are compared as such.
-fn include(list: &Value, wanted: &Value, budget: &Budget) -> Result<Value, RunError> {
-    let Value::List(items) = list else { return Ok(Value::Bool(false)) };
-    budget.spend(items.len())?;
-    #[expect(clippy::cast_precision_loss, reason = "numbers in replies have no more precision")]
-    let number = |value: &Value| match value {
-        Value::Int(number) => Some(*number as f64),
-        Value::Float(number) => Some(*number),
-        _ => None,
-    };
-    let found = items.iter().any(|item| match (number(item), number(wanted)) {
-        (Some(one), Some(other)) => one == other,
-        _ => item == wanted,
-    });
-    Ok(Value::Bool(found))
-}
-
-fn semver(version: &str, constraint: &str, budget: &Budget) -> Result<Value, RunError> {
-    budget.spend(LOOKUP_COST + constraint.len())?;
-    let refuse = |error: choria_filter::semver::SemverError| RunError::new(error.to_string());
-    let constraint = Constraint::parse(constraint).map_err(refuse)?;
-    Ok(Value::Bool(constraint.matches(&parse_version(version).map_err(refuse)?)))
 }
 
 /// Notes the first function that does not exist.
