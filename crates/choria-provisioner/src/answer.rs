@@ -215,7 +215,7 @@ fn check_certificate(
     {
         return Err(refuse("it is not for the key of the node's certificate request".to_owned()));
     }
-    check_chain(answer, about.now).map_err(refuse)
+    check_chain(answer, about.now, notes).map_err(refuse)
 }
 
 /// No certificate at all: fine for networks that get theirs elsewhere, worth a word after a CSR was made.
@@ -231,8 +231,10 @@ fn without_certificate(answer: &HelperAnswer, about: &About<'_>, notes: &mut Vec
     Ok(())
 }
 
-/// The certificate must lead to the CA that came with it, or the node cannot trust its own fleet.
-fn check_chain(answer: &HelperAnswer, now: i64) -> Result<(), String> {
+/// The certificate must lead to the CA that came with it, or the node cannot join its own fleet. Forms that our
+/// library does not judge (version 1, old algorithms) are left to the fleet, with a word.
+fn check_chain(answer: &HelperAnswer, now: i64, notes: &mut Vec<String>) -> Result<(), String> {
+    use webpki::Error as E;
     let authorities = Authorities::from_pem(&answer.ca).map_err(|error| format!("its ca: {error}"))?;
     let anchors = authorities.anchors_at(now);
     let mut blocks = pem::parse_many(&answer.certificate).map_err(|error| error.to_string())?.into_iter();
@@ -244,13 +246,25 @@ fn check_chain(answer: &HelperAnswer, now: i64) -> Result<(), String> {
         .map(|block| CertificateDer::from(block.into_contents()))
         .collect();
     let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
-    EndEntityCert::try_from(&leaf)
-        .and_then(|leaf| {
-            let usage = KeyUsage::client_auth();
-            leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, usage, None, None)
-                .map(|_| ())
-        })
-        .map_err(|error| format!("it cannot be verified with the ca that came with it: {error:?}"))
+    let verified = EndEntityCert::try_from(&leaf).and_then(|leaf| {
+        let usage = KeyUsage::client_auth();
+        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, usage, None, None)
+            .map(|_| ())
+    });
+    let why = match verified {
+        Ok(()) => return Ok(()),
+        Err(E::UnknownIssuer | E::InvalidSignatureForPublicKey) => "it was not signed by the ca that came with it",
+        Err(E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension) => {
+            "its extended key usage does not include client authentication"
+        }
+        Err(E::CaUsedAsEndEntity) => "it is a CA certificate",
+        Err(E::CertExpired { .. } | E::CertNotValidYet { .. }) => "a certificate of its chain is not valid now",
+        Err(error) => {
+            notes.push(format!("the helper's certificate could not be judged ({error:?}); brokers may refuse it"));
+            return Ok(());
+        }
+    };
+    Err(why.to_owned())
 }
 
 /// Encrypts the helper's key for the node. Empty in, empty out.

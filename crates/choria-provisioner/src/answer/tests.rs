@@ -1,4 +1,4 @@
-use choria_security::ca::{IssueRequest, SigningPolicy};
+use choria_security::ca::{IssueRequest, SigningPolicy, Usage};
 use choria_security::csr::{self, Subject};
 use choria_security::keys::KeyKind;
 use choria_security::transfer::{TransferKey, decrypt_key};
@@ -184,7 +184,13 @@ fn the_certificate_must_lead_to_the_ca_that_came_with_it() {
     let other = TestCa::new();
     let answer = HelperAnswer { ca: other.certificate_pem().to_owned(), ..world().answer(NODE) };
     let error = Case::pki().plan(answer).unwrap_err().error;
-    assert!(error.contains("cannot be verified with the ca that came with it"), "{error}");
+    assert!(error.contains("not signed by the ca that came with it"), "{error}");
+    let server_only = IssueRequest { usage: Usage::Server, ..IssueRequest::new(NODE, KeyKind::P256) };
+    let issued = world().ca.issue(&server_only);
+    let answer =
+        HelperAnswer { certificate: issued.certificate.pem, ssldir: "/etc/ssl".into(), ..world().answer(NODE) };
+    let error = Case::bare().plan(answer).unwrap_err().error;
+    assert!(error.contains("client authentication"), "{error}");
 }
 
 #[test]
