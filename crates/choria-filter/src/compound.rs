@@ -119,9 +119,11 @@ pub fn common_function(name: &str, arguments: &[Value], budget: &Budget) -> Opti
 
 /// A scope with the signatures of [`common_function`].
 pub fn common_scope() -> Scope {
-    Scope::new()
-        .function("include", &[Type::List, Type::Any], Type::Bool)
-        .function("semver", &[Type::Text, Type::Text], Type::Bool)
+    Scope::new().function("include", &[Type::List, Type::Any], Type::Bool).function(
+        "semver",
+        &[Type::Text, Type::Text],
+        Type::Bool,
+    )
 }
 
 fn text<'v>(name: &str, arguments: &'v [Value], index: usize) -> Result<&'v str, RunError> {
@@ -135,12 +137,12 @@ fn text<'v>(name: &str, arguments: &'v [Value], index: usize) -> Result<&'v str,
 /// What looking into the facts of a node costs an expression.
 const LOOKUP_COST: usize = 200;
 /// What compiling a regular expression or constraint costs it.
-const COMPILE_COST: usize = 1000;
+const COMPILE_COST: usize = 5000;
 
 impl Node<'_> {
     /// A fact expression, else a class, else an agent.
     fn with(&self, query: &str, budget: &Budget) -> Result<Value, RunError> {
-        budget.spend(COMPILE_COST + query.len() * 16)?;
+        budget.spend(COMPILE_COST + query.len() * 64)?;
         if let Ok(fact) = parse_fact(query) {
             let matched = FactMatcher::new(&fact).and_then(|fact| fact.matches(self.0.facts));
             return matched.map(Value::Bool).map_err(|error| RunError::new(error.to_string()));

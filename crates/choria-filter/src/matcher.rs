@@ -152,10 +152,15 @@ impl Pattern {
 
     pub(crate) fn matches_class(&self, classes: &[String]) -> bool {
         match self {
-            Self::Literal(text) => classes.iter().any(|class| class.to_lowercase() == *text),
+            Self::Literal(text) => classes.iter().any(|class| same_class(class, text)),
             _ => classes.iter().any(|class| self.matches(class)),
         }
     }
+}
+
+/// Whether a class is the one that `lowercase` names.
+fn same_class(class: &str, lowercase: &str) -> bool {
+    if class.is_ascii() { class.eq_ignore_ascii_case(lowercase) } else { class.to_lowercase() == lowercase }
 }
 
 /// A filter ready to be compared with many nodes.

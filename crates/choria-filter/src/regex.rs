@@ -17,7 +17,7 @@ use regex::{Regex, RegexBuilder};
 /// Longest expression that is compiled, in bytes.
 pub const MAX_LENGTH: usize = 4096;
 /// Memory of a compiled expression and of its cache, in bytes.
-const SIZE_LIMIT: usize = 1024 * 1024;
+const SIZE_LIMIT: usize = 2 * 1024 * 1024;
 /// Largest count in `{n,m}`, as in Go.
 const MAX_REPEAT: u32 = 1000;
 

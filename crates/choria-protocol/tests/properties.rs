@@ -109,6 +109,36 @@ fn documented_reply_has_the_documented_hash() {
 }
 
 #[test]
+fn design6_filters_that_would_keep_a_node_busy_are_refused() {
+    let fact = || FactFilter { fact: "a".into(), operator: FactOperator::Matches, value: "b".into() };
+    let list = |count: usize, text: &str| vec![text.to_owned(); count];
+    for (fits, filter) in [
+        (true, Filter { fact: vec![fact(); 100], ..Filter::default() }),
+        (false, Filter { fact: vec![fact(); 101], ..Filter::default() }),
+        (false, Filter { fact: vec![fact(); 60], cf_class: list(41, "/x/"), ..Filter::default() }),
+        (true, Filter { identity: list(10_000, "x"), cf_class: list(1000, "x"), ..Filter::default() }),
+        (false, Filter { identity: list(10_001, "x"), ..Filter::default() }),
+        (false, Filter { cf_class: list(1001, "x"), ..Filter::default() }),
+        (false, Filter { agent: list(101, "/x/"), ..Filter::default() }),
+        (true, Filter { compound: vec![vec![CompoundEntry::expression("x")]; 10], ..Filter::default() }),
+        (false, Filter { compound: vec![vec![CompoundEntry::expression("x")]; 11], ..Filter::default() }),
+    ] {
+        let envelope = RequestEnvelope {
+            request_id: "a".repeat(32),
+            sender_id: String::new(),
+            caller_id: "choria=a".into(),
+            collective: "c".into(),
+            agent: "a".into(),
+            ttl: 60,
+            time: 0,
+            filter,
+        };
+        let text = Request { message: "x".into(), envelope }.to_text();
+        assert_eq!(Request::parse(&text).is_ok(), fits, "{}", &text[..200]);
+    }
+}
+
+#[test]
 fn sizes_are_bounded() {
     let wire = vec![b' '; v1::MAX_MESSAGE_BYTES + 1];
     assert_eq!(v1::decode_request(&wire).unwrap_err().reason(), "too_large");

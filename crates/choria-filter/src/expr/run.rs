@@ -205,7 +205,7 @@ impl<'h> Runner<'h> {
                 right if right.is_nil() => return Ok(Value::Bool(false)),
                 Value::Text(text) => {
                     // Compiling costs far more than a step.
-                    self.budget.spend(1000 + text.len() * 16)?;
+                    self.budget.spend(5000 + text.len() * 64)?;
                     computed = go_regex(&text).map_err(|error| RunError::new(error.to_string()))?;
                     &computed
                 }

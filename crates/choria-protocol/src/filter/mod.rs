@@ -14,11 +14,19 @@ use crate::tree::{At, Node};
 use crate::v1::{Error, Problem};
 pub use parse::{ParseError, parse_fact, parse_mixed};
 
-/// Entries per list in one filter, beyond which a request is refused. Bounds the work that a filter can cause.
-pub const MAX_ENTRIES: usize = 10_000;
+// Nodes judge filters of whoever may send requests. These bounds keep one filter from keeping a node busy for longer
+// than a moment; a request with a larger filter is refused.
 
-/// Compound expressions in one filter, beyond which a request is refused. The original's client sends one.
-pub const MAX_COMPOUND: usize = 100;
+/// Identities in one filter.
+pub const MAX_IDENTITIES: usize = 10_000;
+/// Classes, and agents, in one filter.
+pub const MAX_NAMES: usize = 1_000;
+/// Facts in one filter.
+pub const MAX_FACTS: usize = 100;
+/// Regular expressions in one filter, of all kinds together.
+pub const MAX_REGEXES: usize = 100;
+/// Compound expressions in one filter. The original's client sends one.
+pub const MAX_COMPOUND: usize = 10;
 
 /// Comparison in a fact filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,6 +155,13 @@ impl Filter {
         only_identities.then_some(&self.identity)
     }
 
+    /// How many regular expressions it holds.
+    fn regexes(&self) -> usize {
+        let names = [&self.cf_class, &self.agent, &self.identity].into_iter().flatten();
+        let facts = self.fact.iter().filter(|fact| fact.operator == FactOperator::Matches);
+        names.filter(|name| is_regex(name)).count() + facts.count()
+    }
+
     /// Adds a fact comparison. Duplicates stay.
     pub fn add_fact(&mut self, fact: FactFilter) {
         self.fact.push(fact);
@@ -227,14 +242,15 @@ impl Filter {
         let fields = at.object(&["fact", "cf_class", "agent", "identity", "compound"])?;
         let mut filter = Self::default();
         for fact in fields.required("fact")?.array()? {
-            check_count(&fact, filter.fact.len(), MAX_ENTRIES)?;
+            check_count(&fact, filter.fact.len(), MAX_FACTS)?;
             filter.fact.push(FactFilter::read(&fact)?);
         }
-        filter.cf_class = texts(&fields.required("cf_class")?)?;
-        filter.identity = texts(&fields.required("identity")?)?;
+        filter.cf_class = texts(&fields.required("cf_class")?, MAX_NAMES)?;
+        filter.identity = texts(&fields.required("identity")?, MAX_IDENTITIES)?;
         if let Some(agents) = fields.optional("agent") {
-            filter.agent = texts(&agents)?;
+            filter.agent = texts(&agents, MAX_NAMES)?;
         }
+        check_count(at, filter.regexes().saturating_sub(1), MAX_REGEXES)?;
         for list in fields.required("compound")?.array()? {
             check_count(&list, filter.compound.len(), MAX_COMPOUND)?;
             let mut entries = Vec::new();
@@ -276,9 +292,9 @@ fn check_count(at: &At<'_, '_>, count: usize, limit: usize) -> Result<(), Error>
     if count < limit { Ok(()) } else { Err(at.error(Problem::TooLong { limit, found: count + 1 })) }
 }
 
-fn texts(at: &At<'_, '_>) -> Result<Vec<String>, Error> {
+fn texts(at: &At<'_, '_>, limit: usize) -> Result<Vec<String>, Error> {
     let texts = at.texts()?;
-    check_count(at, texts.len().saturating_sub(1), MAX_ENTRIES)?;
+    check_count(at, texts.len().saturating_sub(1), limit)?;
     Ok(texts)
 }
 
