@@ -250,6 +250,7 @@ impl<'e> Loader<'e> {
                     self.config.given.insert(spec.name);
                 }
                 Some(text) => {
+                    self.warn_missing_part(&Source::Environment(variable.to_owned()), spec.name, spec.status);
                     self.config.values.remove(spec.name);
                     self.assign(spec, text, Source::Environment(variable.to_owned()));
                 }

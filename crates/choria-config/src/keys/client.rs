@@ -12,10 +12,10 @@ settings! {
     keys {
         /// How long discovery waits for nodes.
         DISCOVERY_TIMEOUT: Duration = Spec::new("discovery_timeout", Kind::Seconds { min: 1, max: 3_600 }).default("2");
-        /// How nodes are found. This version implements `mc` and `broadcast`.
+        /// How nodes are found. This version has `mc` and `broadcast`.
         DEFAULT_DISCOVERY_METHOD: DiscoveryMethod = Spec::new("default_discovery_method", Kind::Choice(DiscoveryMethod::WORDS)).default("mc");
         /// Options of the discovery method, one `key=value` per line.
-        DEFAULT_DISCOVERY_OPTIONS: Vec<String> = Spec::new("default_discovery_options", Kind::Lines).default("");
+        DEFAULT_DISCOVERY_OPTIONS: Vec<String> = Spec::new("default_discovery_options", Kind::Lines).default("").planned();
         /// Which nodes a limit keeps.
         RPCLIMITMETHOD: LimitMethod = Spec::new("rpclimitmethod", Kind::Choice(LimitMethod::WORDS)).default("first");
         /// Refuse requests without any filter.

@@ -31,9 +31,10 @@ settings! {
         /// Federation clusters that requests are sent through. Must be unset on a federation broker.
         FEDERATION_COLLECTIVES: Vec<String> = Spec::new("plugin.choria.federation.collectives", Kind::List)
             .default("")
-            .env("CHORIA_FED_COLLECTIVE");
+            .env("CHORIA_FED_COLLECTIVE")
+            .planned();
         /// Brokers of the federation network.
-        FEDERATION_MIDDLEWARE_HOSTS: Vec<String> = Spec::new("plugin.choria.federation_middleware_hosts", Kind::Hosts).default("");
+        FEDERATION_MIDDLEWARE_HOSTS: Vec<String> = Spec::new("plugin.choria.federation_middleware_hosts", Kind::Hosts).default("").planned();
     }
     families {}
 }

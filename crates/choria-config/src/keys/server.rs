@@ -68,8 +68,8 @@ settings! {
         AGENT_PROVIDER_MCORPC_AGENT_SHIM: Option<PathBuf> = Spec::new("plugin.choria.agent_provider.mcorpc.agent_shim", Kind::Path).planned();
         /// Configuration file for agents in Ruby.
         AGENT_PROVIDER_MCORPC_CONFIG: Option<PathBuf> = Spec::new("plugin.choria.agent_provider.mcorpc.config", Kind::Path).planned();
-        /// Directories with agents that are programs of their own.
-        AGENT_PROVIDER_MCORPC_LIBDIR: Vec<PathBuf> = Spec::new("plugin.choria.agent_provider.mcorpc.libdir", Kind::PathList { append: true }).default("").planned();
+        /// Directories with agents that are programs of their own. This version reads the DDL files in them.
+        AGENT_PROVIDER_MCORPC_LIBDIR: Vec<PathBuf> = Spec::new("plugin.choria.agent_provider.mcorpc.libdir", Kind::PathList { append: true }).default("");
         /// Directory with autonomous agents.
         MACHINE_STORE: Option<PathBuf> = Spec::new("plugin.choria.machine.store", Kind::Path).planned();
         /// Public key that autonomous agents must be signed with, in hexadecimal.
