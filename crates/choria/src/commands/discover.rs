@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::cli::DiscoverArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::settings::{ClientSettings, filter, selection};
-use crate::text::go_millis;
+use crate::text::{go_millis, waiting};
 
 /// Runs the command.
 pub(crate) fn run(args: &DiscoverArgs, debug: bool) -> Outcome {
@@ -15,10 +15,17 @@ pub(crate) fn run(args: &DiscoverArgs, debug: bool) -> Outcome {
         Some(nodes) => (nodes, std::time::Duration::ZERO, false),
         None => {
             let settings = ClientSettings::load(&args.connection, debug)?;
-            let request = selection::broadcast(&args.selection, &args.filter, filter, &settings.config);
+            let request = selection::broadcast(&args.selection, &args.filter, filter, &settings.config)?;
             let found = match request.assumed() {
                 Some(found) => found,
-                None => settings.run(async |client| Ok::<_, Failure>(client.discover(&request).await?))?,
+                None => {
+                    let waiting = (!args.silent).then(|| waiting("discovering nodes"));
+                    let found = settings.run(async |client| Ok::<_, Failure>(client.discover(&request).await?));
+                    if let Some(waiting) = waiting {
+                        waiting.finish_and_clear();
+                    }
+                    found?
+                }
             };
             (found.nodes, found.took, found.assumed)
         }

@@ -172,7 +172,7 @@ async fn targets(
     let found = match plan.source.read_without_network()? {
         Some(nodes) => choria_client::Discovered { nodes, took: Duration::ZERO, assumed: false },
         None => {
-            let question = selection::broadcast(&args.selection, &args.filter, plan.filter.clone(), config);
+            let question = selection::broadcast(&args.selection, &args.filter, plan.filter.clone(), config)?;
             client.discover(&question).await?
         }
     };

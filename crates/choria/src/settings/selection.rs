@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use choria_client::nodes::{self, Format};
 use choria_client::{Broadcast, Wait};
-use choria_config::{Config, keys};
+use choria_config::{Config, DiscoveryMethod, keys};
 use choria_protocol::filter::Filter;
 
 use crate::cli::{FilterArgs, Method, SelectionArgs};
@@ -86,18 +86,35 @@ pub(crate) fn choose(args: &SelectionArgs, filters: &FilterArgs) -> Result<Sourc
 }
 
 /// The question that broadcast discovery asks.
-pub(crate) fn broadcast(args: &SelectionArgs, filters: &FilterArgs, filter: Filter, config: &Config) -> Broadcast {
+///
+/// # Errors
+/// When the configuration names a method that this version does not have: the network would answer with other nodes
+/// than the one that was meant.
+pub(crate) fn broadcast(
+    args: &SelectionArgs,
+    filters: &FilterArgs,
+    filter: Filter,
+    config: &Config,
+) -> Result<Broadcast, Failure> {
+    let configured = config.get(&keys::DEFAULT_DISCOVERY_METHOD);
+    // An expression can only be judged by the nodes themselves, whatever the method.
+    let chosen = args.method.is_some() || filters.select.as_deref().is_some_and(|expression| !expression.is_empty());
+    if !chosen && !matches!(configured, DiscoveryMethod::Mc | DiscoveryMethod::Broadcast) {
+        let name = keys::DEFAULT_DISCOVERY_METHOD.name();
+        return Err(Failure::new(format!("{name} = {configured} is set, and this version has no such method"))
+            .hint("--dm mc asks the network, --nodes FILE reads a list"));
+    }
     let timeout = match args.discovery_timeout.and_then(|seconds| u64::try_from(seconds).ok()) {
         None | Some(0) => config.get(&keys::DISCOVERY_TIMEOUT),
         Some(seconds) => Duration::from_secs(seconds),
     };
     let sliding = args.discovery_window || config.get(&keys::DISCOVERY_BROADCAST_WINDOWED_TIMEOUT);
-    Broadcast {
+    Ok(Broadcast {
         filter,
         collective: filters.target.clone(),
         wait: if sliding { Wait::sliding(timeout) } else { Wait::fixed(timeout) },
         expect: None,
-    }
+    })
 }
 
 /// The result document of an earlier request, when one is piped in. Only pipes and files are looked at, and only up to the
@@ -123,4 +140,31 @@ fn read_stdin() -> Result<String, Failure> {
     let mut text = Vec::new();
     std::io::stdin().lock().take(MAX_STDIN).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use choria_config::{Environment, Mode};
+
+    use super::*;
+
+    #[test]
+    fn a_configured_method_that_is_missing_is_told_and_not_replaced() {
+        let config = |text: &str| Config::from_text(text, Mode::Client, &Environment::fixed("ws1")).unwrap();
+        let ask = |args: &SelectionArgs, select: Option<&str>, text: &str| {
+            let filters = FilterArgs { select: select.map(str::to_owned), ..FilterArgs::default() };
+            broadcast(args, &filters, Filter::default(), &config(text)).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let puppetdb = "default_discovery_method = puppetdb\n";
+        let (plain, mc) =
+            (SelectionArgs::default(), SelectionArgs { method: Some(Method::Mc), ..SelectionArgs::default() });
+        let refused = ask(&plain, None, puppetdb);
+        assert!(
+            refused.as_ref().is_err_and(|text| text.contains("default_discovery_method = puppetdb")),
+            "{refused:?}"
+        );
+        assert_eq!(ask(&mc, None, puppetdb), Ok(()));
+        assert_eq!(ask(&plain, Some("with('a')"), puppetdb), Ok(()));
+        assert_eq!(ask(&plain, None, "default_discovery_method = broadcast\n"), Ok(()));
+    }
 }
