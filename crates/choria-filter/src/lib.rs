@@ -1,13 +1,13 @@
 //! Filters on the node: identities, agents, classes, facts and compound expressions (spec 01 §7, spec 03 §2.6,
 //! spec 05 §3), and the files they look at.
 //!
-//! Filters come from other machines. Whatever they hold, [`matches`] ends soon, does not panic and takes bounded memory:
+//! Filters come from other machines. Whatever they hold, [`matches()`] ends soon, does not panic and takes bounded memory:
 //! paths, regular expressions and expressions have limits on length, nesting and work, and what cannot be evaluated does not match.
 //! What must **not** be in this crate: sockets, the discovery methods of the client, agents' data.
 //!
 //! | Module | What |
 //! |---|---|
-//! | [`matches`], [`FilterMatcher`], [`NodeView`] | does this node match this filter |
+//! | [`matches()`], [`FilterMatcher`], [`NodeView`] | does this node match this filter |
 //! | [`facts`] | facts files and looking facts up |
 //! | [`classes`] | classes files |
 //! | [`regex`] | regular expressions as the original understands them |
