@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use choria_config::{Config, Environment, Mode, SecurityProvider, keys};
+use choria_security::atomic;
 use choria_security::cert;
 use choria_security::chain;
 use choria_security::keys::PrivateKey;
 use choria_security::transfer::TransferKey;
 use choria_security::trust::Authorities;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::files::is_there;
 use super::journal::{Content, JournalError, Replacement};
@@ -214,10 +216,7 @@ fn check_provider(config: &Config, tls: Option<&TlsSet>, context: &Context<'_>) 
     let key = path(config.get(&keys::SECURITY_FILE_KEY), keys::SECURITY_FILE_KEY.name())?;
     let ca = path(config.get(&keys::SECURITY_FILE_CA), keys::SECURITY_FILE_CA.name())?;
 
-    let text = |path: &Path| {
-        let staged = tls.and_then(|tls| tls.text(path)).map(Ok);
-        staged.unwrap_or_else(|| std::fs::read_to_string(path)).map_err(|error| format!("{}: {error}", path.display()))
-    };
+    let text = |path: &Path| tls.and_then(|tls| tls.text(path)).map_or_else(|| read_regular(path), Ok);
     let certificate_text = text(&certificate)?;
     let facts =
         cert::first_from_pem(&certificate_text).map_err(|error| format!("{}: {error}", certificate.display()))?;
@@ -228,7 +227,8 @@ fn check_provider(config: &Config, tls: Option<&TlsSet>, context: &Context<'_>) 
     let key_here = match tls.and_then(|tls| tls.key(&key)) {
         Some(key) => key,
         None => {
-            loaded = PrivateKey::load(&key).map_err(|error| error.to_string())?;
+            let text = Zeroizing::new(read_regular(&key)?);
+            loaded = PrivateKey::from_pem(&text).map_err(|error| format!("{}: {error}", key.display()))?;
             &loaded
         }
     };
@@ -236,6 +236,19 @@ fn check_provider(config: &Config, tls: Option<&TlsSet>, context: &Context<'_>) 
         return Err(format!("the certificate {} is not for the key {}", certificate.display(), key.display()));
     }
     Ok(())
+}
+
+/// Largest certificate, key or CA file that is read.
+const MAX_PEM: u64 = 1024 * 1024;
+
+/// Reads a regular file of bounded size. The path comes from a request: a device or pipe would never end.
+pub(super) fn read_regular(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?;
+    if !metadata.is_file() {
+        return Err(format!("{shown} is not a regular file"));
+    }
+    atomic::read_text(path, MAX_PEM).map_err(|error| error.to_string())
 }
 
 /// Where the configuration really lies: the target of a link, the link itself if it leads nowhere.
@@ -247,5 +260,69 @@ fn writable(path: &Path) -> Result<PathBuf, String> {
         Ok(target) => Ok(target),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_there(path) => Ok(path.to_owned()),
         Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn planned(config: &str, directory: &Path) -> Result<Plan, ConfigureError> {
+        let environment = Environment::fixed("n1.lab.test").with_working_directory(directory);
+        let request = ConfigureRequest { config: config.to_owned(), ..ConfigureRequest::default() };
+        let context = Context {
+            config_file: &directory.join("server.conf"),
+            environment: &environment,
+            by_default: false,
+            provider: ProviderCheck::Embedded,
+            transfer: None,
+            request_id: "1",
+            caller: "choria=p.choria",
+            sender: "p.choria",
+            now: 1_795_219_200,
+        };
+        plan(&request, &context)
+    }
+
+    fn text_of(plan: &Plan) -> String {
+        let Content::File { bytes, .. } = &plan.replacements[0].content else { panic!("not a file") };
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn devices_and_directories_are_not_read() {
+        for path in ["/dev/zero", "/", "/nonexistent/x"] {
+            assert!(read_regular(Path::new(path)).is_err(), "{path}");
+        }
+    }
+
+    proptest! {
+        /// What is accepted is read back as exactly what was sent, and nothing else.
+        #[test]
+        fn accepted_settings_mean_in_the_file_what_they_meant_in_the_request(
+            settings in proptest::collection::btree_map("(plugin\\.[a-z]{1,4}|identity|[ =#a-z\\n]{0,4})", "[ -~\\n\\r\\t\u{0}é]{0,12}", 0..6),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let config = serde_json::to_string(&settings).unwrap();
+            if let Ok(plan) = planned(&config, directory.path()) {
+                let text = text_of(&plan);
+                prop_assert_eq!(text.lines().count(), settings.len() + 1);
+                let environment = Environment::fixed("n1.lab.test");
+                let read = Config::from_text(&text, Mode::Server, &environment).unwrap();
+                let sent = settings.iter().filter(|(_, value)| !value.trim().is_empty());
+                let sent: Vec<(&str, &str)> = sent.map(|(key, value)| (key.as_str(), value.trim())).collect();
+                let found: Vec<(&str, &str)> =
+                    read.raw_options().iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+                prop_assert_eq!(found, sent);
+            }
+        }
+
+        #[test]
+        fn any_text_is_planned_or_refused(config in "\\PC{0,60}") {
+            let directory = tempfile::tempdir().unwrap();
+            let _ = planned(&config, directory.path());
+        }
     }
 }

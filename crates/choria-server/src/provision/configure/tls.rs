@@ -7,8 +7,10 @@ use choria_security::chain;
 use choria_security::keys::PrivateKey;
 use choria_security::transfer::{TransferError, TransferKey, decrypt_key};
 use choria_security::trust::Authorities;
+use zeroize::Zeroizing;
 
 use super::journal::{Content, Replacement};
+use super::plan::read_regular;
 use super::request::ConfigureRequest;
 
 /// The set that a request brings.
@@ -77,14 +79,15 @@ impl TlsSet {
             Some(_) => Ok(()),
             None => {
                 let path = self.path("private.pem");
-                match PrivateKey::load(&path) {
-                    Ok(key) if !self.facts.belongs_to(&key) => {
-                        mismatch(&format!("the private key in {}", path.display()))
-                    }
-                    Ok(_) => Ok(()),
-                    Err(_) if !path.exists() => Ok(()),
-                    Err(error) => Err(error.to_string()),
+                if !path.exists() {
+                    return Ok(());
                 }
+                let text = Zeroizing::new(read_regular(&path)?);
+                let key = PrivateKey::from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+                if self.facts.belongs_to(&key) {
+                    return Ok(());
+                }
+                mismatch(&format!("the private key in {}", path.display()))
             }
         }
     }
