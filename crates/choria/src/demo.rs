@@ -104,7 +104,7 @@ async fn demo(args: &DemoArgs, layout: &Layout, shutdown: &CancellationToken) ->
     if args.json {
         writeln!(out, "{}", report.json())?;
     } else {
-        write!(out, "{}", report.text(args.once))?;
+        write!(out, "{}", report.text(args.once, args.dir.is_some()))?;
     }
     out.flush()?;
     drop(out);

@@ -38,7 +38,7 @@ impl ClientSettings {
         let environment = Environment::from_process();
         let config = Config::load_client(file, &environment).map_err(config_failure)?;
         start_logging(&config, debug)?;
-        let (disable_tls, unsigned) = insecure(&environment);
+        let (disable_tls, unsigned) = insecure(&environment)?;
         Ok(Self { config, connect_timeout, disable_tls, unsigned })
     }
 
@@ -88,15 +88,17 @@ fn start_logging(config: &Config, debug: bool) -> Result<(), Failure> {
         (false, false) => LevelFilter::WARN,
     };
     logging::init(&sink, level)?;
-    for warning in config.warnings() {
-        warn!("{warning}");
-    }
+    config.warnings().iter().for_each(|warning| warn!(component = "config", "{warning}"));
     Ok(())
 }
 
 /// The switches for laboratories (spec 05 §1.4): no TLS, and no TLS with unsigned requests.
-fn insecure(environment: &Environment) -> (bool, bool) {
+fn insecure(environment: &Environment) -> Result<(bool, bool), Failure> {
     let on = |name: &str| environment.variable(name).is_some_and(|value| value == "true");
+    if on("INSECURE_ANON_TLS") {
+        return Err(Failure::new("INSECURE_ANON_TLS needs client tokens, which this version does not have")
+            .hint("unset it, or use INSECURE_DISABLE_TLS in a laboratory"));
+    }
     let unsigned = on("INSECURE_YES_REALLY");
     let disable_tls = unsigned || on("INSECURE_DISABLE_TLS");
     if unsigned {
@@ -104,5 +106,5 @@ fn insecure(environment: &Environment) -> (bool, bool) {
     } else if disable_tls {
         warn!("INSECURE_DISABLE_TLS: connecting without TLS");
     }
-    (disable_tls, unsigned)
+    Ok((disable_tls, unsigned))
 }

@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use indicatif::ProgressBar;
+
 /// Whether stdout may be coloured: a terminal that can, and nobody said no.
 pub(crate) fn colour_stdout(configured: bool) -> bool {
     configured && std::io::stdout().is_terminal() && terminal_takes_colour()
@@ -11,6 +13,16 @@ pub(crate) fn colour_stdout(configured: bool) -> bool {
 /// Whether stderr is a terminal that may be redrawn.
 pub(crate) fn live_stderr() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Something that moves on stderr while people wait; it draws nothing where nobody watches.
+pub(crate) fn waiting(message: &'static str) -> ProgressBar {
+    if !live_stderr() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner().with_message(message);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
 }
 
 fn terminal_takes_colour() -> bool {

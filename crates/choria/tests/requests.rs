@@ -11,6 +11,16 @@ use choria_testkit::{Lab, wait_until};
 use common::{Daemon, Fleet, PATIENCE, choria_in, stderr, stdout, text};
 use serde_json::Value;
 
+/// A service that nobody hosts.
+const GHOST: &str = r#"{
+  "$schema": "https://choria.io/schemas/mcorpc/ddl/v1/agent.json",
+  "metadata": {"name": "ghost", "description": "nobody", "author": "nobody", "license": "Apache-2.0", "version": "1.0.0",
+               "url": "https://example.net", "timeout": 2, "service": true},
+  "actions": [{"action": "haunt", "description": "answers never", "display": "always",
+               "input": {"times": {"prompt": "Times", "description": "how often", "type": "integer", "optional": true}},
+               "output": {}}]
+}"#;
+
 /// Three members. The first two let the tester do things, the third lets nobody.
 struct Members {
     fleet: Fleet,
@@ -37,6 +47,10 @@ impl Members {
             daemons.push(fleet.daemon(identity, &["server", "run", "--config", text(&config)]));
         }
         fleet.wait_for_members(&[ALLOWED[0], ALLOWED[1], STRICT]);
+        let agents = fleet.path().join("lib/choria/agent");
+        fs::create_dir_all(&agents).unwrap();
+        fs::write(agents.join("ghost.json"), GHOST).unwrap();
+        fleet.lab.client_config(fleet.port, &format!("libdir = {}\n", fleet.path().join("lib").display()));
         Self { fleet, _daemons: daemons }
     }
 
@@ -161,6 +175,19 @@ fn requests(members: &Members) {
 
     let id = members.expect(0, &["req", "rpcutil", "ping", "-I", one, "--reply-to", "choria.adapter.elk", "--nr"]);
     assert_eq!(id.trim().len(), 32, "{id}");
+}
+
+/// A service is asked, nobody in particular, and nobody answers: a status of its own (the original says 0 of 0, status 0).
+#[test]
+fn a_service_that_nobody_hosts_has_its_own_status() {
+    let members = Members::start();
+    let shown = members.expect(4, &["req", "ghost", "haunt", "times=1", "--timeout", "1"]);
+    assert!(shown.contains("Finished processing 0 / 0 hosts"), "{shown}");
+    let filtered = members.run(&["req", "ghost", "haunt", "-F", "country=mt"]);
+    assert!(stderr(&filtered).contains("service requests do not support filters"), "{}", stderr(&filtered));
+    let typed = members.run(&["req", "ghost", "haunt", "times=1.5"]);
+    let wanted = "invalid input: invalid value for 'times': '1.5' is not a valid integer";
+    assert!(stderr(&typed).contains(wanted), "{}", stderr(&typed));
 }
 
 /// What can be told before sending is told before sending.

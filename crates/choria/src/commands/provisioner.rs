@@ -25,8 +25,8 @@ pub(crate) fn run(args: &ProvisionerArgs, debug: bool) -> Outcome {
     })?;
     let level = if debug { LevelFilter::DEBUG } else { level(config.loglevel) };
     let logs = logging::init(&sink(&config.logfile), level)?;
-    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    choria.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    config.warnings.iter().for_each(|warning| tracing::warn!(component = "config", "{warning}"));
+    choria.warnings().iter().for_each(|warning| tracing::warn!(component = "config", "{warning}"));
     let drain = config.drain_timeout + std::time::Duration::from_secs(2);
     process::large_runtime()?.block_on(async {
         let lifetime = process::watch_signals(SignalPolicy::daemon(drain), Some(logs))?;

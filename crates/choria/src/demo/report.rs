@@ -69,8 +69,8 @@ impl Report<'_> {
         })
     }
 
-    /// For people. `ends` tells that the fleet goes away at once.
-    pub(crate) fn text(&self, ends: bool) -> String {
+    /// For people. `ends` tells that the fleet goes away at once, `kept` that its files stay.
+    pub(crate) fn text(&self, ends: bool, kept: bool) -> String {
         let all = self.layout.nodes.len();
         let mut out =
             format!("\n{all} nodes became fleet members in {}.\n\n$ choria ping\n", go_millis(self.took)).into_bytes();
@@ -84,7 +84,7 @@ impl Report<'_> {
         }
         text.push_str("\n$ choria req rpcutil inventory\n");
         text.push_str(&self.inventory_text());
-        text.push_str(&self.made());
+        text.push_str(&self.made(ends, kept));
         if !ends {
             text.push_str(&self.next());
         }
@@ -107,10 +107,15 @@ impl Report<'_> {
         )
     }
 
-    fn made(&self) -> String {
+    fn made(&self, ends: bool, kept: bool) -> String {
         let directory = self.layout.directory.display();
+        let stays = match (kept, ends) {
+            (true, _) => "",
+            (false, true) => " (removed again; --dir DIR keeps it)",
+            (false, false) => " (removed at the end; --dir DIR keeps it)",
+        };
         format!(
-            "\nMade in {directory}:\n  \
+            "\nMade in {directory}{stays}:\n  \
              ca/           the certificate authority\n  \
              token/        the signed token that nodes start with, and its signer's key\n  \
              broker/       configuration, certificate and log of the broker\n  \

@@ -15,11 +15,7 @@ pub(crate) fn start_logging(config: &Config, debug: bool) -> Result<LogHandle, F
         false => Sink::Stderr,
     };
     let level = if debug { LevelFilter::DEBUG } else { logging::level(config.get(&keys::LOGLEVEL)) };
-    let handle = logging::init(&sink, level)?;
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
-    Ok(handle)
+    Ok(logging::init(&sink, level)?)
 }
 
 /// Applies the hidden flags for tests.
