@@ -102,43 +102,32 @@ impl ServerSettings {
         let loaded = Config::load(&path, ConfigMode::Server, environment);
         let (file, config) = look_at(&path, loaded, environment, now);
         let inputs = Inputs { path: path.clone(), file, token: token.refresh(), build: token.build_facts() };
-        match decision::decide(&inputs) {
-            Decision::Refuse(refusal) => Err(refusal.into()),
+        let mode = match decision::decide(&inputs) {
+            Decision::Refuse(refusal) => return Err(refusal.into()),
             Decision::Member { notes: more } => {
                 notes.extend(more);
-                // A refusal is the only other outcome without a loaded configuration.
-                let config =
-                    config.map_or_else(|| Config::defaults(Some(&path), ConfigMode::Server, environment), Ok)?;
-                Ok(Self {
-                    config,
-                    build,
-                    config_file: Some(path),
-                    mode: Mode::Member,
-                    token,
-                    key_kind: KeyKind::default(),
-                    environment: environment.clone(),
-                    notes,
-                })
+                Mode::Member
             }
             Decision::Provision { because, waiting } => {
                 notes.push(format!("waiting to be provisioned: {because}"));
                 notes.extend(waiting);
-                let config =
-                    config.map_or_else(|| Config::defaults(Some(&path), ConfigMode::Server, environment), Ok)?;
-                let mut settings = Self {
-                    config,
-                    build,
-                    config_file: Some(path),
-                    mode: Mode::Provisioning,
-                    token,
-                    key_kind: KeyKind::default(),
-                    environment: environment.clone(),
-                    notes,
-                };
-                settings.apply_provisioning(now)?;
-                Ok(settings)
+                Mode::Provisioning
             }
+        };
+        let mut settings = Self {
+            config: config.map_or_else(|| Config::defaults(Some(&path), ConfigMode::Server, environment), Ok)?,
+            build,
+            config_file: Some(path),
+            mode,
+            token,
+            key_kind: KeyKind::default(),
+            environment: environment.clone(),
+            notes,
+        };
+        if settings.is_provisioning() {
+            settings.apply_provisioning(now)?;
         }
+        Ok(settings)
     }
 
     /// Settings of a fleet member from a configuration made by an embedder. No file is read and nothing decided.

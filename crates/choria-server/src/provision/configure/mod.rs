@@ -3,9 +3,9 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`request`] | the inputs |
-//! | [`plan`] | every check, and from a request to the files it stands for |
-//! | [`policies`] | policy files: names, and what stays of the old ones |
-//! | [`tls`] | certificate, CA and key as one set |
+//! | [`mod@plan`] | every check, and from a request to the files it stands for |
+//! | `policies` | policy files: names, and what stays of the old ones |
+//! | `tls` | certificate, CA and key as one set |
 //! | [`journal`] | replacing several files at once |
 //! | [`files`] | the disk, one operation at a time |
 
