@@ -327,6 +327,9 @@ async fn lifecycle_events_have_the_shape_of_the_recordings() {
     };
     let directory = tempfile::tempdir().unwrap();
     let lab = Lab::provisioning(directory, choria_server::provision::configure::ProviderCheck::Embedded).await;
+    let wanted = sample("startup", "provision_mode_server");
+    assert_eq!(fields(&lab.startup), fields(wanted));
+    assert_eq!(lab.startup["data"]["version"], wanted["data"]["version"]);
     let input = json!({"token": "toomanysecrets", "config": "{\"plugin.choria.server.provision\":\"0\"}"});
     lab.call("choria_provision", "configure", input).await.unwrap();
     let (_, bytes) = lab.connector.take(|subject, _| subject.contains(".provisioned.")).await.unwrap();
@@ -338,6 +341,7 @@ async fn lifecycle_events_have_the_shape_of_the_recordings() {
     assert_eq!(provisioned["type"], wanted["type"]);
 
     let fleet = member_with("", Vec::new()).await;
+    assert_eq!(fields(&fleet.lab.startup), fields(sample("startup", "server")));
     let connector = Arc::clone(&fleet.lab.connector);
     fleet.lab.shutdown.cancel();
     let (subject, bytes) = connector.take(|subject, _| subject.contains(".shutdown.")).await.unwrap();

@@ -184,6 +184,8 @@ pub struct Lab {
     pub collective: String,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<Result<Exit, ServerError>>,
+    /// The startup event as it was published.
+    pub startup: serde_json::Value,
     replies: std::cell::Cell<u32>,
 }
 
@@ -247,8 +249,9 @@ impl Lab {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(server.run(shutdown.clone()));
         let started = connector.take(|subject, _| subject.starts_with("choria.lifecycle.event.startup.")).await;
-        assert!(started.is_some(), "the server did not start");
-        Self { directory, connector, identity, collective, shutdown, task, replies: std::cell::Cell::new(0) }
+        let (_, bytes) = started.expect("the server starts");
+        let startup = serde_json::from_slice(&bytes).unwrap();
+        Self { directory, connector, identity, collective, shutdown, task, startup, replies: std::cell::Cell::new(0) }
     }
 
     pub fn path(&self) -> &Path {
