@@ -8,7 +8,7 @@ use choria_connector::servers::MiddlewareServers;
 use choria_connector::srv::{CachingResolver, SystemResolver};
 use choria_connector::{ConnectOptions, NatsConnector, ServerSource, Target};
 use choria_protocol::subjects;
-use choria_security::provider::{FileProvider, SecurityError};
+use choria_security::provider::{FileProvider, SecurityError, Surroundings};
 use choria_security::tls;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,8 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// Ends every wait early.
     pub cancel: CancellationToken,
+    /// What the name that requests are made under depends on besides the configuration.
+    pub surroundings: Surroundings,
     /// Plain TCP, for laboratories.
     pub disable_tls: bool,
     /// Requests without signature, for laboratories.
@@ -36,6 +38,7 @@ impl Default for ClientOptions {
         Self {
             connect_timeout: Duration::from_secs(5),
             cancel: CancellationToken::new(),
+            surroundings: Surroundings::from_process(),
             disable_tls: false,
             unsigned: false,
         }
@@ -95,7 +98,7 @@ impl Client {
     pub async fn connect(config: &Config, options: ClientOptions) -> Result<Self, ConnectError> {
         let provider = match options.unsigned {
             true => None,
-            false => Some(FileProvider::from_config(config)?),
+            false => Some(FileProvider::from_config_in(config, &options.surroundings)?),
         };
         let caller = caller(config, provider.as_ref());
         let signer: Arc<dyn SignRequest> = match &provider {

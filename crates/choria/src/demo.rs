@@ -21,6 +21,7 @@ use choria_connector::Subscription;
 use choria_protocol::filter::Filter;
 use choria_protocol::lifecycle::Event;
 use choria_protocol::subjects;
+use choria_security::provider::Surroundings;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
@@ -196,10 +197,17 @@ fn answers(port: u16) -> bool {
 
 /// The demo's own client: what `choria ping --config client/client.conf` would be.
 async fn connect(layout: &Layout, shutdown: &CancellationToken) -> Result<Client, Failure> {
-    let environment = Environment::from_process().with_variable("MCOLLECTIVE_CERTNAME", &layout.client);
+    // Nothing of this machine's own Choria settings has a say in the demo.
+    let environment = Environment::fixed("demo");
     let config = Config::load(layout.path("client/client.conf"), Mode::Client, &environment)
         .map_err(crate::settings::config_failure)?;
-    let options = ClientOptions { cancel: shutdown.clone(), ..ClientOptions::default() };
+    let surroundings = Surroundings { certname: Some(layout.client.clone()), ..Surroundings::default() };
+    let options = ClientOptions {
+        connect_timeout: BROKER_START,
+        cancel: shutdown.clone(),
+        surroundings,
+        ..ClientOptions::default()
+    };
     Client::connect(&config, options).await.map_err(|error| crate::settings::connect_failure(&error))
 }
 

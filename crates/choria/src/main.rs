@@ -9,7 +9,7 @@
 //! | [`values`] | values on the command line |
 //! | [`settings`] | configuration files and environment for client commands and daemons |
 //! | [`commands`] | one module per command: settings, operation, printer |
-//! | [`print`] | what people and scripts read on stdout |
+//! | [`mod@print`] | what people and scripts read on stdout |
 //! | [`demo`] | a fleet of real processes on this machine |
 //! | [`logging`], [`process`] | log lines; signals, pid files, runtimes, restart |
 //! | [`exit`] | exit statuses and failures |

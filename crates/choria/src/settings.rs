@@ -51,6 +51,7 @@ impl ClientSettings {
                 cancel: lifetime.shutdown.clone(),
                 disable_tls: self.disable_tls,
                 unsigned: self.unsigned,
+                ..ClientOptions::default()
             };
             let client = Client::connect(&self.config, options).await.map_err(|error| connect_failure(&error))?;
             let result = work(&client).await;

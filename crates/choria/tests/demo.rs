@@ -46,6 +46,22 @@ fn people_are_told_what_was_made_and_what_to_try() {
     }
 }
 
+/// Settings of the shell it is started from are for other fleets; only the name of the person counts.
+#[test]
+fn the_shell_has_no_say() {
+    let output = choria(&["demo", "--nodes", "1", "--once"])
+        .env("MCOLLECTIVE_CERTNAME", "lisa.mcollective")
+        .env("CHORIA_PROVISIONING_JWT", "/nowhere.jwt")
+        .env("MCOLLECTIVE_NATS_USERNAME", "somebody")
+        .env("MCOLLECTIVE_NATS_PASSWORD", "something")
+        .env("INSECURE_DISABLE_TLS", "true")
+        .env_remove("USER")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("certificate of lisa.mcollective"), "{}", stdout(&output));
+}
+
 /// Processes of one demo, by the directory in their command lines.
 fn processes(directory: &str) -> Vec<i32> {
     let mut found = Vec::new();

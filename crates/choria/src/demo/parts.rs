@@ -54,7 +54,15 @@ impl Part {
         let log = start.directory.join(start.log);
         let failed = |error: std::io::Error| Failure::new(format!("could not start the {}: {error}", start.name));
         let output = OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
-        let child = Command::new(process::executable()?)
+        let mut command = Command::new(process::executable()?);
+        // Settings of this shell are for other fleets.
+        let settings = ["CHORIA_", "MCOLLECTIVE_", "INSECURE_"];
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| settings.iter().any(|prefix| name.starts_with(prefix))) {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(start.arguments)
             .current_dir(start.directory)
             .envs(start.variables.iter().copied())

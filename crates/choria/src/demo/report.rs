@@ -129,15 +129,28 @@ impl Report<'_> {
     fn next(&self) -> String {
         let config = self.layout.path("client/client.conf");
         let (config, ports) = (config.display(), self.layout.ports);
+        let choria = program();
         format!(
             "\nThe fleet is up until you press Ctrl-C. Try, in another terminal:\n  \
-             choria ping --config {config}\n  \
-             choria ping --config {config} -F role=web\n  \
-             choria req rpcutil get_fact fact=rack.name --config {config}\n  \
-             choria tool event --config {config}\n  \
+             {choria} ping --config {config}\n  \
+             {choria} ping --config {config} -F role=web\n  \
+             {choria} req rpcutil get_fact fact=rack.name --config {config}\n  \
+             {choria} tool event --config {config}\n  \
              curl http://127.0.0.1:{}/choria/prometheus\n  \
              curl http://127.0.0.1:{}/metrics\n",
             ports.statistics, ports.metrics
         )
+    }
+}
+
+/// How this program is called: by its name when the shell finds it, else by its path.
+fn program() -> String {
+    let Ok(own) = crate::process::executable() else { return "choria".to_owned() };
+    let same = |path: &std::path::Path| path.canonicalize().is_ok_and(|found| Some(found) == own.canonicalize().ok());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|directory| directory.join("choria")).find(|path| path.is_file());
+    match found {
+        Some(found) if same(&found) => "choria".to_owned(),
+        _ => own.display().to_string(),
     }
 }
