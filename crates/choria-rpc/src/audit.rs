@@ -1,5 +1,6 @@
 //! The audit log: one line of JSON per authorized request (spec 03 §8.5).
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -13,6 +14,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::agent::Call;
+
+/// The agent whose inputs hold secrets (spec 03 §7).
+const PROVISIONING_AGENT: &str = "choria_provision";
+/// Inputs of it that are secrets; the agent takes their names in any letter case.
+const SECRET_INPUTS: [&str; 3] = ["token", "key", "server_jwt"];
 
 /// Where and how the log is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,12 +122,24 @@ fn line(call: &Call, now: Timestamp, denied: Option<&str>) -> String {
         sender: &context.sender,
         agent: &context.agent,
         action: &call.action,
-        data: &call.data,
+        data: &redacted(call),
         denied,
     };
     let mut text = json::to_string(&line).expect("a line holds only text, numbers and JSON");
     text.push('\n');
     text
+}
+
+/// The inputs without what must not be kept: whoever may read the log would otherwise hold the provisioning token, with which
+/// nodes can be reprovisioned, and keys on their way to a node. The original writes them out.
+fn redacted(call: &Call) -> Cow<'_, Map<String, Value>> {
+    let secret = |name: &str| SECRET_INPUTS.iter().any(|input| input.eq_ignore_ascii_case(name));
+    if call.context.agent != PROVISIONING_AGENT || !call.data.keys().any(|name| secret(name)) {
+        return Cow::Borrowed(&call.data);
+    }
+    let mut data = call.data.clone();
+    data.iter_mut().filter(|(name, _)| secret(name)).for_each(|(_, value)| *value = Value::from("*****"));
+    Cow::Owned(data)
 }
 
 fn give_to_group(path: &Path, group: &str) -> Result<(), AuditError> {
@@ -172,6 +190,17 @@ mod tests {
         log(path.clone()).record(&call(), now).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), golden.trim());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 & !0o640, 0);
+    }
+
+    #[test]
+    fn provisioning_secrets_are_not_kept() {
+        let mut call = call();
+        call.context.agent = "choria_provision".to_owned();
+        call.data = Map::from_iter([("Token".to_owned(), json!("s3cret")), ("splay".to_owned(), json!(1))]);
+        let text = line(&call, Timestamp::UNIX_EPOCH, None);
+        assert!(text.contains(r#""data":{"Token":"*****","splay":1}"#), "{text}");
+        call.context.agent = "other".to_owned();
+        assert!(line(&call, Timestamp::UNIX_EPOCH, None).contains("s3cret"));
     }
 
     #[test]
