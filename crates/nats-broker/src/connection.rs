@@ -30,7 +30,7 @@ use crate::route::{STALL, Tick};
 use crate::session::{Next, Session};
 use crate::shared::Shared;
 use crate::timers::Timer;
-use crate::tls::Tls;
+use crate::tls::{LARGEST_RECORD, Tls};
 
 /// Most bytes taken from a socket in one read.
 const CHUNK: usize = 64 << 10;
@@ -52,7 +52,7 @@ struct Worker {
 
 thread_local! {
     static WORKER: RefCell<Worker> = RefCell::new(Worker {
-        cipher: vec![0; CHUNK].into(),
+        cipher: vec![0; CHUNK + LARGEST_RECORD].into(),
         plain: vec![0; PLAIN].into(),
         tick: Tick::new(rand::random()),
     });
@@ -139,6 +139,7 @@ pub(crate) fn serve(
         session.refuse(&refusal, "maximum connections exceeded", "Maximum Connections Exceeded");
     }
     let mut served = Served {
+        has_left: false,
         session,
         reader: Reader { half, tail: Tail::default(), has_tls: false, speaks_tls: false, resume: false },
         nonce: nonce.map(String::into_boxed_str),
@@ -157,6 +158,8 @@ fn new_nonce() -> String {
 }
 
 struct Served {
+    /// Whether the connection was taken out of everything.
+    has_left: bool,
     session: Session,
     reader: Reader,
     nonce: Option<Box<str>>,
@@ -259,13 +262,11 @@ impl Served {
     }
 
     /// Takes the connection out of everything and lets its last words drain.
-    async fn finish(self) {
-        let Self { session, mut reader, .. } = self;
-        let conn = Arc::clone(&session.conn);
-        conn.close("Client Closed");
-        crate::authorize::leave(&session);
-        drop(session);
+    async fn finish(&mut self) {
+        let conn = Arc::clone(&self.session.conn);
+        self.leave("Client Closed");
         conn.end_output();
+        let reader = &mut self.reader;
         let is_over = tokio::time::timeout(LINGER, async {
             while conn.has(flag::WANTS_WRITE) {
                 if poll_fn(|cx| reader.half.as_ref().poll_write_ready(cx)).await.is_err() {
@@ -284,6 +285,23 @@ impl Served {
         });
         let _ = is_over.await;
         conn.shut_socket();
+    }
+
+    fn leave(&mut self, reason: &'static str) {
+        self.session.conn.close(reason);
+        if !std::mem::replace(&mut self.has_left, true) {
+            crate::authorize::leave(&self.session);
+        }
+    }
+}
+
+impl Drop for Served {
+    /// Whatever ends the task, the connection does not stay behind in the broker.
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.leave("Internal Error");
+            self.session.conn.shut_socket();
+        }
     }
 }
 
@@ -336,18 +354,19 @@ impl Reader {
                 return Poll::Ready(Err("the connection was closed".to_owned()));
             }
             let outcome = WORKER.with_borrow_mut(|worker| {
-                let read = match Self::poll_read(&mut self.half, &mut worker.cipher, cx) {
+                let kept = conn.outbox.lock().tls.as_ref().map_or(0, |tls| tls.kept());
+                let all = match Self::poll_read(&mut self.half, &mut worker.cipher[kept..], cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err("the peer left".to_owned())),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
-                    Poll::Ready(Ok(read)) => read,
+                    Poll::Ready(Ok(read)) => &mut worker.cipher[..kept + read],
                 };
-                self.speaks_tls |= worker.cipher[0] == 0x16;
+                self.speaks_tls |= kept == 0 && all[0] == 0x16;
                 let mut outbox = conn.outbox.lock();
                 let Some(tls) = &mut outbox.tls else {
                     return Poll::Ready(Err("the connection was closed".to_owned()));
                 };
-                let ingested = tls.ingest(&worker.cipher[..read], &mut worker.plain);
+                let ingested = tls.ingest(all, kept, &mut worker.plain);
                 let is_done = !tls.is_handshaking();
                 drop(outbox);
                 match ingested {
@@ -440,7 +459,11 @@ impl Reader {
         longest: usize,
         cx: &mut Context<'_>,
     ) -> Poll<ReadOutcome> {
-        let to = if self.has_tls { &mut cipher[..] } else { &mut plain[..longest] };
+        let kept = match self.has_tls {
+            true => conn.outbox.lock().tls.as_ref().map_or(0, |tls| tls.kept()),
+            false => 0,
+        };
+        let to = if self.has_tls { &mut cipher[kept..] } else { &mut plain[..longest] };
         let read = match ready!(Self::poll_read(&mut self.half, to, cx)) {
             Ok(0) => {
                 conn.close("Client Closed");
@@ -459,7 +482,7 @@ impl Reader {
         let Some(tls) = &mut outbox.tls else {
             return Poll::Ready(ReadOutcome { failed: true, ..ReadOutcome::default() });
         };
-        let ingested = tls.ingest(&cipher[..read], plain);
+        let ingested = tls.ingest(&mut cipher[..kept + read], kept, plain);
         let wants_write = tls.wants_write();
         drop(outbox);
         if wants_write {

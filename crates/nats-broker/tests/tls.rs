@@ -226,6 +226,46 @@ async fn new_tls_settings_count_for_new_connections() {
     assert_eq!(before.rest().await, "");
 }
 
+/// Handshake messages and data in records of a few bytes: none of them is whole in one record or one read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tiny_records_are_put_together() {
+    let pki = Pki::new();
+    let broker = start(vec![tls_listener(&pki)], Arc::new(Chains::default()));
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let identity = pki.issue("client", ExtendedKeyUsagePurpose::ClientAuth);
+        let mut config = pki.client(Some(identity), &[version]);
+        config.max_fragment_size = Some(32);
+        let mut raw = connect(&broker, 0, config).await.unwrap();
+        raw.send(CONNECT).await;
+        raw.send("SUB a 1\r\n").await;
+        raw.sync().await;
+        let payload = "p".repeat(100_000);
+        raw.send(format!("PUB a 100000\r\n{payload}\r\n")).await;
+        raw.expect(format!("MSG a 1 100000\r\n{payload}\r\n")).await;
+        raw.sync().await;
+    }
+    broker.shutdown().await;
+}
+
+/// Half a handshake message waits in the session when the connection is ended from elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_handshake_message_does_no_harm() {
+    let pki = Pki::new();
+    let broker = start(vec![tls_listener(&pki)], Arc::new(OpenAuthenticator::default()));
+    for length in [1_u8, 3, 4, 40] {
+        let mut raw = Raw::connect(broker.local_addr(0).unwrap()).await;
+        // A record that holds only the beginning of a ClientHello of 512 bytes.
+        let mut record = vec![0x16, 3, 1, 0, length, 1, 0, 2, 0];
+        record.resize(5 + usize::from(length), 3);
+        raw.send(record).await;
+        tokio::task::yield_now().await;
+        if length == 40 {
+            broker.shutdown().await;
+        }
+        assert_eq!(raw.rest().await, "", "{length}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_over_tls_arrives_whole_and_in_order() {
     let pki = Pki::new();
