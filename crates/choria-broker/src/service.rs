@@ -291,6 +291,9 @@ impl Drop for Handle {
 }
 
 fn log_warnings(config: &Config, settings: &Settings) {
+    for note in config.notes() {
+        tracing::debug!(component = "config", "{note}");
+    }
     for warning in config.warnings() {
         tracing::warn!(component = "config", "{warning}");
     }

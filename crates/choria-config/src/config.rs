@@ -36,6 +36,7 @@ pub struct Config {
     pub(crate) raw: BTreeMap<String, String>,
     pub(crate) given: HashSet<&'static str>,
     pub(crate) warnings: Vec<Warning>,
+    pub(crate) notes: Vec<Warning>,
     pub(crate) parsed_files: Vec<PathBuf>,
 }
 
@@ -106,6 +107,7 @@ impl Config {
             raw: BTreeMap::new(),
             given: HashSet::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
             parsed_files: Vec::new(),
         }
     }
@@ -181,6 +183,13 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// Settings of older releases that have no effect any more (spec 01 §10.1: ignored silently). Files of real fleets
+    /// are full of them, so these belong into a debug log at most.
+    #[must_use]
+    pub fn notes(&self) -> &[Warning] {
+        &self.notes
     }
 
     /// The main file; `None` for a configuration made from text alone.

@@ -157,7 +157,11 @@ impl<'e> Loader<'e> {
     fn setting(&mut self, name: &str, key: &str, prefix: &str, text: &str, source: &Source) {
         if let Some(spec) = keys::find(name) {
             match spec.status {
-                Status::Legacy(reason) => return self.warn(source, format!("{name} has no effect: {reason}")),
+                Status::Legacy(reason) => {
+                    let text = format!("{name} has no effect: {reason}");
+                    self.config.notes.push(Warning { source: source.clone(), text });
+                    return;
+                }
                 Status::Active => {}
                 status => self.warn_missing_part(source, name, status),
             }

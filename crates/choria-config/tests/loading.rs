@@ -83,10 +83,11 @@ fn design6_unknown_keys_are_warned_about_with_the_nearest_name() {
 fn settings_without_effect_are_named() {
     let config =
         text("logger_type = console\nplugin.machines.download = yes\nplugin.choria.broker_federation_cluster = east\n");
+    let notes: Vec<String> = config.notes().iter().map(ToString::to_string).collect();
+    assert!(notes[0].contains("configuration:1: logger_type has no effect: an MCollective setting"), "{notes:?}");
     let warnings = warnings(&config);
-    assert!(warnings[0].contains("logger_type has no effect: an MCollective setting"), "{warnings:?}");
     assert!(
-        warnings[1].contains("plugin.machines.download belongs to a part that this version does not have"),
+        warnings[0].contains("plugin.machines.download belongs to a part that this version does not have"),
         "{warnings:?}"
     );
     assert!(
@@ -94,6 +95,18 @@ fn settings_without_effect_are_named() {
         "{warnings:?}"
     );
     assert_eq!(config.get(&keys::FEDERATION_CLUSTER), "east");
+}
+
+/// Spec 01 §10.1: keys of older releases are ignored silently. Stock files of existing fleets hold several of them, and a
+/// warning each on every command would teach people to overlook warnings.
+#[test]
+fn keys_of_older_releases_do_not_warn() {
+    let config = text(
+        "plugin.security.file.cache = /tmp/x\nplugin.security.always_overwrite_cache = 1\nlogger_type = file\n\
+         connector = nats\nsecurityprovider = choria\ndirect_addressing = yes\nfactsource = yaml\n",
+    );
+    assert_eq!(warnings(&config), Vec::<String>::new());
+    assert_eq!(config.notes().len(), 7, "{:?}", config.notes());
 }
 
 #[test]

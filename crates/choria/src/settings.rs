@@ -89,7 +89,7 @@ fn start_logging(config: &Config, debug: bool) -> Result<(), Failure> {
         (false, false) => LevelFilter::WARN,
     };
     logging::init(&sink, level)?;
-    config.warnings().iter().for_each(|warning| warn!(component = "config", "{warning}"));
+    daemon::log_notes(config);
     Ok(())
 }
 

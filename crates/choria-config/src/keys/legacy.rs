@@ -14,7 +14,7 @@ const fn gone(name: &'static str, reason: &'static str) -> Spec {
 /// Not settings of this program, so there are no typed constants.
 pub(crate) static GROUP: Group = Group {
     title: "Without effect",
-    intro: "Keys of older Choria and MCollective releases. A file that holds them loads; a note in the log names each.",
+    intro: "Keys of older Choria and MCollective releases. A file that holds them loads; the debug log names each.",
     keys: &[
         gone("plugin.security.file.cache", "certificates come with every request; there is no cache"),
         gone("plugin.security.always_overwrite_cache", "certificates come with every request; there is no cache"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use choria_config::{Environment, keys};
 use choria_server::{Exit as ServerExit, Server, ServerSettings};
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::cli::ServerRun;
 use crate::exit::{Exit, Failure, Outcome};
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &ServerRun, debug: bool) -> Outcome {
     let now = jiff::Timestamp::now().as_second();
     let settings = ServerSettings::load(config, args.provisioning_jwt.as_deref(), &environment, now)?;
     let logs = daemon::start_logging(settings.config(), debug)?;
-    settings.config().warnings().iter().for_each(|warning| warn!(component = "config", "{warning}"));
+    daemon::log_notes(settings.config());
     let limit = settings.config().get(&keys::SOFT_SHUTDOWN_TIMEOUT);
     let exit = process::small_runtime()?.block_on(async {
         let lifetime = process::watch_signals(SignalPolicy::daemon(limit), Some(logs))?;

@@ -18,6 +18,12 @@ pub(crate) fn start_logging(config: &Config, debug: bool) -> Result<LogHandle, F
     Ok(logging::init(&sink, level)?)
 }
 
+/// Tells what is odd about a configuration; of settings that lost their meaning only at debug level.
+pub(crate) fn log_notes(config: &Config) {
+    config.notes().iter().for_each(|note| tracing::debug!(component = "config", "{note}"));
+    config.warnings().iter().for_each(|warning| tracing::warn!(component = "config", "{warning}"));
+}
+
 /// Applies the hidden flags for tests.
 pub(crate) fn build_settings(disable_tls: bool) -> BuildSettings {
     let mut build = BuildSettings::compiled();
