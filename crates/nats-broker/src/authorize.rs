@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use crate::auth::{ConnectRequest, ConnectionKind, Grant, Refusal, TlsPeer};
 use crate::monitor::ClosedConnection;
 use crate::session::Session;
-use crate::timers::Timer;
 
 const VIOLATION: &str = "Authorization Violation";
 const FAILURE: &str = "Authentication Failure";
@@ -33,8 +32,7 @@ pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline:
     let shared = &session.shared;
     shared.observer.connected(session.conn.cid, &grant);
     if let Some(left) = grant.expires_at.and_then(|at| at.duration_since(SystemTime::now()).ok()) {
-        let due = shared.hub.timers.now().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-        shared.hub.timers.at(due, session.conn.cid, Timer::Expiry);
+        shared.hub.timers.expire_in(left, session.conn.cid);
     }
     true
 }

@@ -337,7 +337,7 @@ async fn watch_timers(shared: Arc<Shared>) {
                         conn.drop_slow("Slow Consumer (Write Deadline)");
                     }
                 }
-                Timer::Expiry => expire(&shared, &conn, now),
+                Timer::Expiry => expire(&shared, &conn),
             }
         }
     }
@@ -366,14 +366,12 @@ fn ping(shared: &Shared, conn: &Conn, now: u64) {
     conn.flush();
 }
 
-fn expire(shared: &Shared, conn: &Conn, now: u64) {
+fn expire(shared: &Shared, conn: &Conn) {
     // A further CONNECT may have brought a later end.
     let expires_at = conn.rare.lock().grant.as_ref().and_then(|grant| grant.expires_at);
     let Some(at) = expires_at else { return };
     match at.duration_since(SystemTime::now()) {
-        Ok(left) if !left.is_zero() => {
-            shared.hub.timers.at(now + (left.as_millis() as u64).max(1), conn.cid, Timer::Expiry);
-        }
+        Ok(left) if !left.is_zero() => shared.hub.timers.expire_in(left, conn.cid),
         _ => conn.fail("User Authentication Expired", "Authentication Expired"),
     }
 }

@@ -214,7 +214,14 @@ impl Conn {
             return false;
         }
         write(outbox.room(64));
-        !std::mem::replace(&mut outbox.touched, true)
+        let is_new = !std::mem::replace(&mut outbox.touched, true);
+        if outbox.pending() <= self.hub.max_pending {
+            return is_new;
+        }
+        // It asks and asks and never reads the answers.
+        drop(outbox);
+        self.drop_slow("Slow Consumer (Pending Bytes)");
+        false
     }
 
     /// Writes what waits as far as the socket takes it and says how much still waits. Whoever comes while another

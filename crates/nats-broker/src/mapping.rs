@@ -85,6 +85,12 @@ impl SubjectMap {
     }
 
     fn convert(&self, from: &[Part], to: &[Part], subject: &str) -> Option<String> {
+        // Most messages of an account have nothing to do with its imports.
+        if let Some(Part::Literal(first)) = from.first()
+            && !subject.starts_with(&**first)
+        {
+            return None;
+        }
         if !has_no_empty_token(subject) {
             return None;
         }

@@ -232,10 +232,7 @@ impl<'s> Router<'s, '_> {
         let message = request.message;
         let (headers, payload) = message.content.split_at(message.header_len);
         let mut content = Vec::with_capacity(message.content.len() + 96);
-        match headers.strip_suffix(b"\r\n") {
-            Some(headers) => content.extend_from_slice(headers),
-            None => content.extend_from_slice(b"NATS/1.0\r\n"),
-        }
+        append_headers(&mut content, headers);
         content.extend_from_slice(b"Nats-Request-Info: ");
         let json = serde_json::to_string(&info).expect("texts and integers serialise");
         content.extend_from_slice(json.as_bytes());
@@ -263,6 +260,23 @@ impl<'s> Router<'s, '_> {
     }
 }
 
+/// Header that tells a responder who asks.
+const REQUEST_INFO: &[u8] = b"Nats-Request-Info:";
+
+/// Appends a request's own headers without their end, and without anything that looks like our word on who asks.
+fn append_headers(out: &mut Vec<u8>, headers: &[u8]) {
+    let Some(headers) = headers.strip_suffix(b"\r\n") else {
+        out.extend_from_slice(b"NATS/1.0\r\n");
+        return;
+    };
+    for line in headers.split_inclusive(|byte| *byte == b'\n') {
+        let is_forged = line.get(..REQUEST_INFO.len()).is_some_and(|name| name.eq_ignore_ascii_case(REQUEST_INFO));
+        if !is_forged {
+            out.extend_from_slice(line);
+        }
+    }
+}
+
 /// A new unguessable subject for answers.
 fn answer_subject() -> String {
     let mut random = rand::rng().sample_iter(Alphanumeric).map(char::from);
@@ -273,6 +287,16 @@ fn answer_subject() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_requester_cannot_say_itself_who_it_is() {
+        let mut out = Vec::new();
+        append_headers(&mut out, b"NATS/1.0\r\nA: b\r\nnats-request-INFO: {\"acc\":\"X\"}\r\nC: d\r\n\r\n");
+        assert_eq!(out, b"NATS/1.0\r\nA: b\r\nC: d\r\n");
+        out.clear();
+        append_headers(&mut out, b"");
+        assert_eq!(out, b"NATS/1.0\r\n");
+    }
 
     #[test]
     fn answers_are_taken_once_in_time_and_in_bounds() {

@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+/// The farthest that a grant's end is scheduled.
+const FARTHEST: Duration = Duration::from_secs(600);
+
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -46,6 +49,13 @@ impl Timers {
         if is_first {
             self.changed.notify_one();
         }
+    }
+
+    /// Schedules a look at the grant's end. Ends that are far away are looked at again before, so that connections
+    /// which come and go leave no entries behind for years.
+    pub(crate) fn expire_in(&self, left: Duration, cid: u64) {
+        let wait = left.min(FARTHEST).as_millis() as u64;
+        self.at(self.now() + wait.max(1), cid, Timer::Expiry);
     }
 
     /// Waits until something is due and takes all of it.

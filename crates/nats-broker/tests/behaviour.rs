@@ -372,6 +372,22 @@ async fn a_subscriber_that_does_not_read_is_dropped_and_nobody_else_suffers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_asks_without_reading_is_dropped_before_its_answers_fill_memory() {
+    let notes = Arc::new(Notes::default());
+    let config = BrokerConfig { max_pending: 1 << 20, ..BrokerConfig::default() };
+    let broker = start_with(config, accounts(), Arc::new(users(&["u"])), vec![], notes.clone());
+    let mut greedy = client(&broker, "u").await;
+    let pings = "PING\r\n".repeat(50_000);
+    for _ in 0..100 {
+        if tokio::time::timeout(DEADLINE, greedy.send(&pings)).await.is_err() || notes.has("disconnected") {
+            break;
+        }
+    }
+    notes.wait_for("disconnected 1 Slow Consumer (Pending Bytes)").await;
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_takes_nothing_ends_at_the_write_deadline() {
     let notes = Arc::new(Notes::default());
     let config = BrokerConfig { write_deadline: Duration::from_millis(300), ..BrokerConfig::default() };

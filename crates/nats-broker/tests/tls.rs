@@ -15,6 +15,7 @@ use nats_broker::{
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -54,11 +55,17 @@ impl Pki {
 
     /// Client certificates are verified if given.
     fn server(&self) -> Arc<ServerConfig> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots().into(), provider());
+        self.server_with(verifier.allow_unauthenticated().build().unwrap())
+    }
+
+    /// A client must prove a certificate.
+    fn verifying_server(&self) -> Arc<ServerConfig> {
+        self.server_with(WebPkiClientVerifier::builder_with_provider(self.roots().into(), provider()).build().unwrap())
+    }
+
+    fn server_with(&self, verifier: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
         let (chain, key) = self.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots().into(), provider())
-            .allow_unauthenticated()
-            .build()
-            .unwrap();
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -288,4 +295,74 @@ async fn a_flood_over_tls_arrives_whole_and_in_order() {
     }
     tokio::time::timeout(DEADLINE, sending).await.unwrap().unwrap();
     broker.shutdown().await;
+}
+
+/// What a client with this identity gets after the upgrade, up to its second INFO; or how it fails.
+async fn upgrade(broker: &Broker, config: ClientConfig) -> Result<String, String> {
+    let mut raw = connect(broker, 0, config).await.map_err(|error| error.to_string())?;
+    raw.send("CONNECT {\"verbose\":true,\"protocol\":1}\r\nPING\r\n").await;
+    let mut seen = String::new();
+    for _ in 0..3 {
+        while !raw.received().contains(&b'\n') {
+            if !raw.read_more(DEADLINE).await {
+                return Err(format!("ended after {seen:?}"));
+            }
+        }
+        seen.push_str(&raw.line().await);
+        seen.push_str("\r\n");
+    }
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn golden_tls_rows_of_the_modes_that_this_broker_has() {
+    let pki = Pki::new();
+    let mut rows = 0;
+    for row in common::golden_lines("tls.jsonl") {
+        let case = row["case"].as_str().unwrap();
+        let (mode, what) = case.split_once('/').unwrap();
+        let server = match mode {
+            "tls" | "tls-timeout-1" => pki.server_with(WebPkiClientVerifier::no_client_auth()),
+            "tls-verify" => pki.verifying_server(),
+            // Handshake first, clear text beside TLS and users by certificate name are not in this broker.
+            _ => continue,
+        };
+        if what == "tls11" {
+            // No client of ours can still speak it.
+            continue;
+        }
+        let broker =
+            start(vec![Listener::tls("127.0.0.1:0".parse().unwrap(), server)], Arc::new(OpenAuthenticator::default()));
+        let succeeds = row["result"].as_str().unwrap_or_default().starts_with("+OK\r\nPONG\r\n<INFO-CONNECT>");
+        let client = |identity| pki.client(identity, BOTH);
+        let outcome = match what {
+            "info" => {
+                let (_, info) = Raw::connect_info(broker.local_addr(0).unwrap()).await;
+                assert!(info.contains("\"tls_required\":true"), "{case}");
+                continue;
+            }
+            "plain-connect-after-info" | "garbage-after-info" | "silence" => {
+                let mut raw = Raw::connect(broker.local_addr(0).unwrap()).await;
+                raw.send(if what == "silence" { "" } else { CONNECT }).await;
+                assert_eq!(raw.rest().await, "", "{case}");
+                continue;
+            }
+            "upgrade-no-cert" => upgrade(&broker, client(None)).await,
+            "upgrade-with-cert" => {
+                upgrade(&broker, client(Some(pki.issue("cli", ExtendedKeyUsagePurpose::ClientAuth)))).await
+            }
+            "upgrade-with-foreign-cert" => {
+                upgrade(&broker, client(Some(Pki::new().issue("cli", ExtendedKeyUsagePurpose::ClientAuth)))).await
+            }
+            "tls12" => upgrade(&broker, pki.client(None, &[&rustls::version::TLS12])).await,
+            other => panic!("{other}"),
+        };
+        assert_eq!(outcome.is_ok(), succeeds, "{case}: {outcome:?}");
+        if let Ok(seen) = outcome {
+            assert!(seen.starts_with("+OK\r\nPONG\r\nINFO {") && seen.contains("connect_info"), "{case}: {seen}");
+        }
+        broker.shutdown().await;
+        rows += 1;
+    }
+    assert_eq!(rows, 10);
 }

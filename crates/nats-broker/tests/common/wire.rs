@@ -96,6 +96,22 @@ pub async fn receive(raw: &mut Raw, expected: &[u8]) -> Result<(), String> {
     }
 }
 
+/// Waits for the expected bytes on any of several connections: members of a queue group.
+async fn receive_on_one(open: &mut BTreeMap<String, Raw>, names: &[&str], expected: &[u8]) -> Result<(), String> {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while tokio::time::Instant::now() < deadline {
+        for name in names {
+            let raw = open.get_mut(*name).unwrap();
+            if raw.received().starts_with(expected) {
+                raw.take(expected.len());
+                return Ok(());
+            }
+            raw.read_more(Duration::from_millis(20)).await;
+        }
+    }
+    Err(format!("none of {names:?} got {:?}", String::from_utf8_lossy(expected)))
+}
+
 /// Waits for the end of a connection with nothing before it.
 async fn receive_end(raw: &mut Raw) -> Result<(), String> {
     while raw.read_more(DEADLINE / 4).await {}
@@ -154,16 +170,11 @@ async fn run_steps(broker: &Broker, case: &Value) -> Result<(), String> {
             raw.send(&sent).await;
         }
         if let Some(expected) = bytes(step, "recv") {
-            let mut outcome = receive(raw, &expected).await;
-            if outcome.is_err() && any_one_of.contains(&name) {
-                // Another member of the queue group may have been chosen.
-                for other in any_one_of.iter().filter(|other| **other != name) {
-                    if receive(open.get_mut(*other).unwrap(), &expected).await.is_ok() {
-                        outcome = Ok(());
-                        break;
-                    }
-                }
-            }
+            let outcome = if any_one_of.contains(&name) {
+                receive_on_one(&mut open, &any_one_of, &expected).await
+            } else {
+                receive(raw, &expected).await
+            };
             outcome.map_err(at)?;
         } else if step.get("eof").is_some() {
             receive_end(raw).await.map_err(at)?;
