@@ -290,6 +290,10 @@ async fn wait_connected(
             },
             Some(command) = commands.recv() => {
                 paused = matches!(command, Command::Pause(_));
+                match paused {
+                    true => tracing::warn!("paused before the first connection: nothing will be provisioned"),
+                    false => tracing::warn!("provisioning will begin with the first connection"),
+                }
                 metrics.paused.set(usize::from(paused));
                 let (Command::Pause(done) | Command::Resume(done)) = command;
                 let _ = done.send(());

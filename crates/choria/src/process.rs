@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -118,10 +118,14 @@ impl SignalPolicy {
     }
 }
 
+/// Listens for one signal. From then on the process has a handler for it. Must be called inside a runtime.
+pub(crate) fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new(format!("could not listen for signals: {error}")))
+}
+
 /// Starts listening for signals. Must be called inside a runtime.
 pub(crate) fn watch_signals(policy: SignalPolicy, logs: Option<LogHandle>) -> Result<Lifetime, Failure> {
     let lifetime = Lifetime { shutdown: CancellationToken::new(), reload: Arc::new(Notify::new()) };
-    let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("could not listen for signals: {error}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let shutdown = lifetime.shutdown.clone();
     tokio::spawn(async move {
@@ -142,6 +146,9 @@ pub(crate) fn watch_signals(policy: SignalPolicy, logs: Option<LogHandle>) -> Re
         }
     });
     if policy.reloads {
+        // As in the original these do nothing, instead of what the system does with them: end the process. The
+        // handlers stay when the listeners go; the provisioner listens too.
+        drop((listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?));
         let mut hangup = listen(SignalKind::hangup())?;
         let reload = Arc::clone(&lifetime.reload);
         tokio::spawn(async move {

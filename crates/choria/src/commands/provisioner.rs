@@ -1,15 +1,16 @@
 //! `choria provisioner run`, also under the name `choria-provisioner` (spec 04 §2).
 
 use choria_config::{BuildSettings, Config, Environment};
-use choria_provisioner::Provisioner;
 use choria_provisioner::config::{LogLevel, LogTarget, ProvisionerConfig};
+use choria_provisioner::{Handle, Provisioner};
+use tokio::signal::unix::{Signal, SignalKind};
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::ProvisionerArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::logging::{self, Sink};
 use crate::process::{self, SignalPolicy};
-use crate::settings::config_failure;
+use crate::settings::{config_failure, daemon};
 
 /// Runs the provisioner until it is told to stop.
 pub(crate) fn run(args: &ProvisionerArgs, debug: bool) -> Outcome {
@@ -26,15 +27,28 @@ pub(crate) fn run(args: &ProvisionerArgs, debug: bool) -> Outcome {
     let level = if debug { LevelFilter::DEBUG } else { level(config.loglevel) };
     let logs = logging::init(&sink(&config.logfile), level)?;
     config.warnings.iter().for_each(|warning| tracing::warn!(component = "config", "{warning}"));
-    choria.warnings().iter().for_each(|warning| tracing::warn!(component = "config", "{warning}"));
+    daemon::log_notes(&choria);
     let drain = config.drain_timeout + std::time::Duration::from_secs(2);
     process::large_runtime()?.block_on(async {
         let lifetime = process::watch_signals(SignalPolicy::daemon(drain), Some(logs))?;
+        let steering = (process::listen(SignalKind::user_defined1())?, process::listen(SignalKind::user_defined2())?);
         let provisioner = Provisioner::new(config, &choria, &BuildSettings::compiled())?;
+        tokio::spawn(steer(provisioner.handle(), steering));
         let _pid_file = args.pid.as_deref().map(process::write_pid_file).transpose()?;
         provisioner.run(lifetime.shutdown, lifetime.reload).await?;
         Ok(Exit::Ok)
     })
+}
+
+/// SIGUSR1 pauses, SIGUSR2 goes on, as the control endpoints of the monitor port do.
+async fn steer(provisioner: Handle, (mut pause, mut resume): (Signal, Signal)) {
+    loop {
+        tokio::select! {
+            Some(()) = pause.recv() => provisioner.pause().await,
+            Some(()) = resume.recv() => provisioner.resume().await,
+            else => return,
+        }
+    }
 }
 
 fn sink(target: &LogTarget) -> Sink {
