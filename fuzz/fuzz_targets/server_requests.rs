@@ -16,7 +16,7 @@ const NOW: i64 = 1_795_219_200;
 fuzz_target!(|bytes: &[u8]| {
     let counters = Arc::new(Counters::default());
     let mut pipeline = Pipeline::new(Verification::Provisioning, vec!["provisioning".to_owned()], counters);
-    if let Ok(request) = pipeline.accept(bytes, NOW, |_| Ok(true)) {
+    if let Ok(request) = pipeline.accept("provisioning.node.n1.example.net", bytes, NOW, |_| Ok(true)) {
         // Whatever is served can be answered, and belongs to the collective.
         assert!(request.transport.headers.reply_subject().is_ok());
         assert_eq!(request.request.envelope.collective, "provisioning");

@@ -106,7 +106,7 @@ impl Host {
     pub(crate) async fn serve(&self, mut messages: mpsc::Receiver<Message>, mut pipeline: Pipeline) {
         while let Some(message) = messages.recv().await {
             let now = self.context.clock.now();
-            match pipeline.accept(&message.payload, now, |filter| self.context.matches(filter)) {
+            match pipeline.accept(&message.subject, &message.payload, now, |filter| self.context.matches(filter)) {
                 Ok(request) => self.take(request).await,
                 Err(rejection @ Rejection::Filtered(_)) => tracing::debug!("{rejection}"),
                 Err(rejection) => tracing::warn!(subject = %message.subject, "{rejection}"),

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use choria_filter::MatchError;
 use choria_protocol::filter::Filter;
+use choria_protocol::subjects::Arrival;
 use choria_protocol::v1::{self, DecodedRequest};
 use choria_protocol::window::{SeenRequests, TtlCheck, WindowError};
 use choria_security::verify::{RequestVerifier, VerifyError};
@@ -62,6 +63,16 @@ pub enum Rejection {
         /// The collective.
         collective: String,
     },
+    /// It arrived on the subject of another collective or agent.
+    #[error("request {request_id} for agent {agent:?} in collective {collective:?} arrived on another one's subject")]
+    Subject {
+        /// Request id.
+        request_id: String,
+        /// The agent it names.
+        agent: String,
+        /// The collective it names.
+        collective: String,
+    },
     /// Too old, from the future, or lives too long.
     #[error("request {request_id} of {sender}: {reason}")]
     Window {
@@ -90,13 +101,14 @@ impl Pipeline {
         Self { verification, collectives, ttl: TtlCheck::default(), seen: SeenRequests::new(REMEMBERED), counters }
     }
 
-    /// Checks one message at `now` (Unix seconds). `matches` tells whether a filter matches this node; it is asked only
-    /// for verified requests.
+    /// Checks one message that arrived on `subject` at `now` (Unix seconds). `matches` tells whether a filter matches
+    /// this node; it is asked only for verified requests.
     ///
     /// # Errors
     /// Why it must not be served; already counted.
     pub fn accept(
         &mut self,
+        subject: &str,
         wire: &[u8],
         now: i64,
         matches: impl FnOnce(&Filter) -> Result<bool, MatchError>,
@@ -120,6 +132,13 @@ impl Pipeline {
         if !self.collectives.contains(&envelope.collective) {
             Counters::count(&counters.unvalidated);
             return Err(Rejection::Collective { request_id: request_id(), collective: envelope.collective.clone() });
+        }
+        // Who may publish where is decided by subject, so what a request says of itself must be what let it through.
+        let arrival = Arrival::parse(subject);
+        if !arrival.is_some_and(|arrival| arrival.agrees_with(&envelope.collective, &envelope.agent)) {
+            Counters::count(&counters.unvalidated);
+            let (agent, collective) = (envelope.agent.clone(), envelope.collective.clone());
+            return Err(Rejection::Subject { request_id: request_id(), agent, collective });
         }
         if let Err(reason) = self.in_time(&decoded, now) {
             let counter = match reason {

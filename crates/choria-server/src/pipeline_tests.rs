@@ -17,6 +17,9 @@ use super::*;
 
 const NOW: i64 = 1_795_219_200;
 
+/// Where the requests arrive.
+const SUBJECT: &str = "mcollective.broadcast.agent.discovery";
+
 struct Lab {
     ca: CertificateAuthority,
     signer: RequestSigner,
@@ -73,7 +76,7 @@ impl Lab {
     }
 
     fn accept(&mut self, wire: &[u8], now: i64) -> Result<DecodedRequest, Rejection> {
-        self.pipeline.accept(wire, now, |_| Ok(true))
+        self.pipeline.accept(SUBJECT, wire, now, |_| Ok(true))
     }
 
     /// total, unvalidated, filtered, passed, ttlexpired, validated
@@ -136,7 +139,7 @@ fn design6_headers_are_checked_before_anything_acts() {
     let asked = Cell::new(false);
     for bad in ["", "a b", "a.*", ">", "a..b", "x\r\nPUB y 0", "a.\u{0}"] {
         let wire = encode_request(&secure, &headers(bad));
-        let refused = lab.pipeline.accept(&wire, NOW, |_| {
+        let refused = lab.pipeline.accept(SUBJECT, &wire, NOW, |_| {
             asked.set(true);
             Ok(true)
         });
@@ -197,10 +200,32 @@ fn other_collectives_and_filters() {
     let wire = lab.wire(&elsewhere);
     assert!(matches!(lab.accept(&wire, NOW), Err(Rejection::Collective { .. })));
     let wire = lab.wire(&request());
-    assert!(matches!(lab.pipeline.accept(&wire, NOW, |_| Ok(false)), Err(Rejection::Filtered(_))));
+    assert!(matches!(lab.pipeline.accept(SUBJECT, &wire, NOW, |_| Ok(false)), Err(Rejection::Filtered(_))));
     // A request that was filtered is not remembered: the filter may match a moment later.
     assert!(lab.accept(&wire, NOW).is_ok());
     assert_eq!(lab.counted(), [3, 1, 1, 2, 0, 1]);
+}
+
+#[test]
+fn a_request_must_be_for_the_subject_it_arrives_on() {
+    for (subject, served) in [
+        (SUBJECT, true),
+        ("mcollective.node.n1.example.net", true),
+        ("sub.broadcast.agent.discovery", false),
+        ("sub.node.n1.example.net", false),
+        ("mcollective.broadcast.agent.rpcutil", false),
+        ("mcollective.broadcast.service.rpcutil", false),
+        ("discovery", false),
+    ] {
+        let mut lab = lab();
+        let wire = lab.wire(&request());
+        let outcome = lab.pipeline.accept(subject, &wire, NOW, |_| Ok(true));
+        assert_eq!(outcome.is_ok(), served, "{subject}: {outcome:?}");
+        if !served {
+            assert!(matches!(outcome, Err(Rejection::Subject { .. })), "{subject}: {outcome:?}");
+            assert_eq!(lab.counted(), [1, 1, 0, 1, 0, 0]);
+        }
+    }
 }
 
 #[test]
@@ -211,7 +236,11 @@ fn provisioning_serves_unsigned_requests_and_sends_one_text_again() {
     request.envelope.collective = "provisioning".into();
     let secure = SecureRequest::unsigned(request.to_text());
     for reply in ["provisioning.reply.a.1", "provisioning.reply.a.2"] {
-        assert!(pipeline.accept(&encode_request(&secure, &headers(reply)), NOW, |_| Ok(true)).is_ok());
+        assert!(
+            pipeline
+                .accept("provisioning.node.n1", &encode_request(&secure, &headers(reply)), NOW, |_| Ok(true))
+                .is_ok()
+        );
     }
 }
 

@@ -25,6 +25,19 @@ fn is_later(row: &Value) -> bool {
     row["agent"] == "scout" || matches!(source, Some("scout" | "machine_state"))
 }
 
+/// Inputs that the original's agents take although their DDL does not (its clients refuse them before sending).
+const NOT_IN_THE_DDL: &[(&str, &str)] = &[
+    ("get_fact", "{}"),
+    ("get_fact", r#"{"fact":""}"#),
+    ("get_facts", r#"{"facts":""}"#),
+    ("get_facts", r#"{"facts":"a b"}"#),
+    ("get_facts", r#"{"facts":",,os.family"}"#),
+    ("get_config_item", r#"{"item":""}"#),
+    ("get_config_item", "{}"),
+    ("get_data", "{}"),
+    ("machine_transition", "{}"),
+];
+
 /// Fields that say which program and which run it is.
 const OWN_FIELDS: &[&str] = &[
     "pong",
@@ -101,7 +114,7 @@ fn normal(value: &Value) -> Value {
 async fn every_recorded_rpc_reply() {
     let fleet = member_with("rpcauthorization = false\nrpcaudit = true\n", Vec::new()).await;
     let rows = golden::lines("server/rpc-replies.jsonl");
-    let (mut compared, mut later) = (0, 0);
+    let (mut compared, mut later, mut refused) = (0, 0, 0);
     for row in &rows {
         let (agent, action) = (member(row, "agent"), member(row, "action"));
         let shown = format!("{agent}#{action} {}", row["input"]);
@@ -120,13 +133,20 @@ async fn every_recorded_rpc_reply() {
             assert_eq!((reply.statuscode, reply.statusmsg.as_str()), (1, "Unknown data plugin"), "{shown}");
             continue;
         }
+        let input = row["input"].to_string();
+        if NOT_IN_THE_DDL.iter().any(|(name, inputs)| *name == action && *inputs == input) {
+            refused += 1;
+            let text = &reply.statusmsg;
+            assert!(reply.statuscode == 4 && text.starts_with("Validation failed: "), "{shown}: {text}");
+            continue;
+        }
         assert_eq!(u64::from(reply.statuscode), row["reply"]["statuscode"].as_u64().unwrap(), "{shown}");
         assert_eq!(reply.statusmsg, member(&row["reply"], "statusmsg"), "{shown}");
         assert_eq!(reply.action, action, "{shown}");
         compare(&shown, &reply, row);
         compared += 1;
     }
-    assert!(compared > 35 && later > 5, "{compared} compared, {later} of later versions");
+    assert_eq!((compared, refused, later, rows.len()), (45, NOT_IN_THE_DDL.len(), 9, 63));
 }
 
 fn compare(shown: &str, reply: &ReplyBody, row: &Value) {

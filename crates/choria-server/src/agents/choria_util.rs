@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use choria_config::keys;
+use choria_rpc::ddl::{Ddl, embedded};
 use choria_rpc::{Agent, Call, Metadata, Reply, StatusCode};
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ const ACTIONS: [&str; 4] = ["info", "machine_state", "machine_states", "machine_
 #[derive(Debug)]
 pub struct ChoriaUtil {
     metadata: Metadata,
+    ddl: Option<Ddl>,
     context: Arc<ServerContext>,
 }
 
@@ -26,7 +28,11 @@ impl ChoriaUtil {
     /// The agent over this server's state.
     pub fn new(context: Arc<ServerContext>) -> Self {
         let version = &context.settings.build().version;
-        Self { metadata: super::built_in(NAME, 10, crate::PROJECT_URL, "Choria Utilities", version), context }
+        Self {
+            metadata: super::built_in(NAME, 10, crate::PROJECT_URL, "Choria Utilities", version),
+            ddl: embedded(NAME),
+            context,
+        }
     }
 
     fn run(&self, call: &Call) -> Result<Reply, Reply> {
@@ -126,6 +132,10 @@ impl Agent for ChoriaUtil {
 
     fn actions(&self) -> Vec<String> {
         ACTIONS.map(str::to_owned).to_vec()
+    }
+
+    fn ddl(&self) -> Option<&Ddl> {
+        self.ddl.as_ref()
     }
 
     async fn call(&self, call: Call) -> Reply {

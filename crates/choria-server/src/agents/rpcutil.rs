@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use choria_config::keys;
 use choria_filter::facts;
+use choria_rpc::ddl::{Ddl, embedded};
 use choria_rpc::{Agent, Call, Metadata, Reply, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -30,6 +31,7 @@ const ACTIONS: [&str; 9] = [
 #[derive(Debug)]
 pub struct RpcUtil {
     metadata: Metadata,
+    ddl: Option<Ddl>,
     context: Arc<ServerContext>,
 }
 
@@ -37,7 +39,11 @@ impl RpcUtil {
     /// The agent over this server's state.
     pub fn new(context: Arc<ServerContext>) -> Self {
         let version = &context.settings.build().version;
-        Self { metadata: super::built_in(NAME, 2, crate::PROJECT_URL, "Choria RPC Utilities", version), context }
+        Self {
+            metadata: super::built_in(NAME, 2, crate::PROJECT_URL, "Choria RPC Utilities", version),
+            ddl: embedded(NAME),
+            context,
+        }
     }
 
     fn run(&self, call: &Call) -> Result<Value, Reply> {
@@ -150,6 +156,10 @@ impl Agent for RpcUtil {
 
     fn actions(&self) -> Vec<String> {
         ACTIONS.map(str::to_owned).to_vec()
+    }
+
+    fn ddl(&self) -> Option<&Ddl> {
+        self.ddl.as_ref()
     }
 
     async fn call(&self, call: Call) -> Reply {
