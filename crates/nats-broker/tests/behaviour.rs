@@ -607,3 +607,16 @@ async fn a_broker_that_cannot_listen_says_where() {
     assert!(error.to_string().contains(&taken.to_string()), "{error}");
     broker.shutdown().await;
 }
+
+#[test]
+fn a_broker_outside_a_runtime_says_so() {
+    let error = Broker::start(
+        BrokerConfig::default(),
+        Vec::new(),
+        Arc::new(OpenAuthenticator::default()),
+        vec![],
+        Arc::new(Notes::default()),
+    )
+    .unwrap_err();
+    assert!(matches!(error, nats_broker::StartError::NoRuntime), "{error}");
+}

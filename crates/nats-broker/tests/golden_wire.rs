@@ -48,7 +48,7 @@ fn adapt(case: &mut Value) {
     }
 }
 
-async fn run_file(file: &str) {
+async fn run_file(file: &str, expected: (usize, usize)) {
     let mut running = JoinSet::new();
     let mut skipped = 0;
     for mut case in golden_lines(file) {
@@ -70,7 +70,7 @@ async fn run_file(file: &str) {
     let ran = running.len();
     let failures: Vec<String> = running.join_all().await.into_iter().filter_map(Result::err).collect();
     assert!(failures.is_empty(), "{} of {ran} cases failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(ran > 0, "{file} has no case to run, {skipped} skipped");
+    assert_eq!((ran, skipped), expected, "{file}: cases run and left out");
 }
 
 /// Cases in the short form: one importer, one exporter.
@@ -141,23 +141,23 @@ async fn note_reply(exporter: &mut Raw, reply_subject: &mut String) {
 }
 
 macro_rules! golden {
-    ($($name:ident: $file:literal,)*) => {$(
+    ($($name:ident: $file:literal, $ran:literal, $skipped:literal;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            run_file($file).await;
+            run_file($file, ($ran, $skipped)).await;
         }
     )*};
 }
 
 golden! {
-    wire_connect: "wire-connect.jsonl",
-    wire_parse: "wire-parse.jsonl",
-    wire_no_responders: "wire-no-responders.jsonl",
-    wire_auth: "wire-auth.jsonl",
-    wire_responses: "wire-responses.jsonl",
-    wire_accounts: "wire-accounts.jsonl",
-    wire_limits: "wire-limits.jsonl",
-    wire_reconnect_account: "wire-reconnect-account.jsonl",
+    wire_connect: "wire-connect.jsonl", 64, 0;
+    wire_parse: "wire-parse.jsonl", 113, 2;
+    wire_no_responders: "wire-no-responders.jsonl", 41, 0;
+    wire_auth: "wire-auth.jsonl", 34, 18;
+    wire_responses: "wire-responses.jsonl", 13, 0;
+    wire_accounts: "wire-accounts.jsonl", 26, 3;
+    wire_limits: "wire-limits.jsonl", 14, 0;
+    wire_reconnect_account: "wire-reconnect-account.jsonl", 1, 0;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,4 +185,17 @@ async fn wire_split_at_every_byte() {
     receive(&mut raw, expected.as_bytes()).await.unwrap();
     raw.sync().await;
     broker.shutdown().await;
+}
+
+#[test]
+fn every_recorded_configuration_has_its_setup_by_hand() {
+    let mut names: Vec<String> = std::fs::read_dir(testdata("configs"))
+        .unwrap()
+        .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 13);
+    for name in names {
+        assert!(common::configs::setup(&name).is_some(), "{name}");
+    }
 }

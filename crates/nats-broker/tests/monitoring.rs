@@ -156,7 +156,7 @@ async fn pages_have_the_fields_and_types_of_the_reference() {
         files += 1;
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(files > 20, "{files}");
+    assert_eq!(files, 27);
     serving.abort();
     broker.shutdown().await;
 }
@@ -228,7 +228,10 @@ async fn info_has_the_fields_of_the_reference_in_its_order() {
     let mut rows = 0;
     for row in golden_lines("info-samples.jsonl") {
         let case = row["case"].as_str().unwrap();
-        let Some(broker) = sample_broker(case) else { continue };
+        let Some(broker) = sample_broker(case) else {
+            assert!(["nkey", "jetstream", "no-headers"].contains(&case), "{case}");
+            continue;
+        };
         let (mut raw, mut info) = Raw::connect_info(broker.local_addr(0).unwrap()).await;
         if row["when"] == "after first PONG" {
             let token = if case == "token" { "\"auth_token\":\"t\"," } else { "" };
@@ -260,5 +263,5 @@ async fn info_has_the_fields_of_the_reference_in_its_order() {
         broker.shutdown().await;
         rows += 1;
     }
-    assert!(rows >= 12, "{rows}");
+    assert_eq!(rows, 13);
 }
