@@ -6,8 +6,8 @@
 //!
 //! | Module | Who |
 //! |---|---|
-//! | [`fleet`] | a verified certificate, an in-process connection, clear text in insecure mode |
-//! | [`system_user`] | account `system` |
+//! | `fleet` | a verified certificate, an in-process connection, clear text in insecure mode |
+//! | `system_user` | account `system` |
 //! | [`provisioner`] | user `provisioner` |
 //! | [`node`] | an unprovisioned node with its provisioning token |
 //!

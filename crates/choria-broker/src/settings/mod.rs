@@ -1,6 +1,6 @@
 //! What the configuration says about the broker, read and checked as a whole.
 //!
-//! Two halves: [`Settings`] holds for the life of the process, [`Material`] (certificates, keys, passwords, address
+//! Two halves: `Settings` holds for the life of the process, `Material` (certificates, keys, passwords, address
 //! lists) can be replaced by a reload. Every file is opened here, so that a wrong one is told at start with its key and
 //! path instead of showing later as a failing login (spec 02, sharp edges 23 and 29).
 
