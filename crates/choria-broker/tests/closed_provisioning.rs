@@ -233,7 +233,7 @@ async fn design6_a_connection_ends_with_its_token() {
 }
 
 #[tokio::test]
-async fn nodes_must_give_a_name_that_can_be_an_identity() {
+async fn design6_nodes_must_give_a_name_unless_the_compatibility_setting_is_on() {
     let lab = Lab::new();
     let broker = lab.start(&lab::stats()).await;
     let token = lab.token(HOUR);

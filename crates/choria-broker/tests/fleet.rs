@@ -173,7 +173,7 @@ async fn without_verification_only_tokens_work() {
 
 /// DESIGN §6 "Seeing the node come home": ours, the original keeps the fleet's events in the fleet.
 #[tokio::test]
-async fn the_provisioner_sees_a_node_come_home() {
+async fn design6_the_provisioner_sees_a_node_come_home() {
     let lab = Lab::new();
     let broker = lab.start("").await;
     let provisioner = lab::provisioner(&broker, &lab.member("provisioner.choria")).await.unwrap();

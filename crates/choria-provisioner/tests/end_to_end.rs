@@ -260,7 +260,7 @@ fn start_error(config: &std::path::Path, choria: &str) -> String {
 }
 
 #[test]
-fn what_cannot_work_is_a_start_error() {
+fn design6_a_signer_without_an_rsa_key_and_what_else_cannot_work_is_a_start_error() {
     let world = World::new();
     let name = "identity = provisioner.mcollective\n";
     let secure = |extra: &str| {

@@ -165,6 +165,27 @@ fn privileged_signers_may_name_any_caller_of_the_right_form() {
     }
 }
 
+/// The certificates beside the requests are the ones inside them, so that a file can be looked at with other tools.
+#[test]
+fn certificates_of_crafted_requests_are_those_beside_them() {
+    let inside: Vec<String> = rows("crafted")
+        .into_iter()
+        .filter_map(|(_, row)| v1::decode_request(row["wire"].as_str().unwrap().as_bytes()).ok())
+        .map(|request| request.secure.pubcert)
+        .collect();
+    let mut elsewhere = Vec::new();
+    for file in fs::read_dir(testdata("keys")).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        let is_authority = name.ends_with("ca.pem");
+        if name.starts_with("crafted-") && !is_authority && !inside.iter().any(|pem| pem.contains(text.trim())) {
+            elsewhere.push(name);
+        }
+    }
+    elsewhere.sort();
+    assert_eq!(elsewhere, ["crafted-emailsan.pem", "crafted-selfsigned.pem"], "no request was kept of these");
+}
+
 #[test]
 fn captured_requests_verify_and_signing_again_gives_the_identical_signature() {
     let keys: Vec<PrivateKey> = fs::read_dir(testdata("keys"))
@@ -201,7 +222,7 @@ fn captured_requests_verify_and_signing_again_gives_the_identical_signature() {
 }
 
 #[test]
-fn only_rsa_keys_that_fit_their_certificate_can_sign() {
+fn design6_only_rsa_keys_that_fit_their_certificate_can_sign() {
     use choria_security::ca::{CertificateAuthority, IssueRequest};
     use choria_security::keys::KeyKind;
     let (ca, _) = CertificateAuthority::generate("ca", KeyKind::P256, 1_795_169_613).unwrap();

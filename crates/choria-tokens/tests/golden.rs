@@ -221,6 +221,20 @@ fn provisioner_laboratory_tokens_verify_with_their_files() {
     assert_eq!(seed.public(), keyfile::read_public(testdata("provisioner/keys/issuer.public")).unwrap());
 }
 
+/// The token of the recorded messages: the file, what a node replied with, and its signer.
+#[test]
+fn the_token_of_the_recorded_messages_verifies_with_its_signer() {
+    let signer = VerificationKey::from_file(testdata("protocol/v1/keys/provisioning-signer.pem")).unwrap();
+    let message: Value = serde_json::from_str(&text("protocol/v1/messages/39-provisioning-jwt-reply.json")).unwrap();
+    let sent = message["decoded"]["payload"]["data"]["jwt"].as_str().unwrap();
+    for token in [text("protocol/v1/keys/provisioning.jwt").trim(), sent] {
+        let claims = verify_provisioning(token, &signer, message["time"].as_i64().unwrap()).unwrap();
+        assert!(claims.cht.matches("toomanysecrets") && claims.chpd && !claims.chs);
+    }
+    let other = VerificationKey::from_file(testdata("provisioner/keys/signer.pem")).unwrap();
+    assert_eq!(verify_provisioning(sent, &other, NOW).unwrap_err().reason(), "signature");
+}
+
 #[test]
 fn viewing_shows_claims_and_hides_secrets() {
     let token = text("protocol/tokens/provisioning-eddsa.jwt");

@@ -26,7 +26,12 @@ const STRICTER: [(&str, &str); 9] = [
 
 #[test]
 fn golden_config_cases() {
-    for row in golden::lines("provisioner/config-cases.jsonl") {
+    let rows = golden::lines("provisioner/config-cases.jsonl");
+    assert_eq!(rows.len(), 62);
+    for (case, _) in STRICTER {
+        assert!(rows.iter().any(|row| row["case"] == case), "there is no row {case}");
+    }
+    for row in rows {
         let case = golden::member(&row, "case");
         let result = parse(golden::member(&row, "yaml"));
         if let Some((_, expected)) = STRICTER.iter().find(|(name, _)| *name == case) {
@@ -47,6 +52,34 @@ fn golden_config_cases() {
                 Ok(_) => panic!("{case} was accepted"),
             },
         }
+    }
+}
+
+/// What the original swallows and runs with, here read as it says, with a warning where it has no effect.
+#[test]
+fn golden_files_that_run_mean_what_they_say() {
+    let rows = golden::lines("provisioner/config-cases.jsonl");
+    let read = |case: &str| {
+        let row = rows.iter().find(|row| row["case"] == case).unwrap_or_else(|| panic!("there is no row {case}"));
+        parse(golden::member(row, "yaml")).unwrap()
+    };
+    // Warnings about a place in the file, not about what the whole lacks.
+    let told = |case: &str| read(case).warnings.iter().filter(|text| !text.starts_with("p.yaml: ")).count();
+    for (case, count) in
+        [("unknown", 2), ("rego", 1), ("brokerport", 1), ("management", 1), ("dupcase", 1), ("anchors", 1)]
+    {
+        assert_eq!(told(case), count, "{case}: {:?}", read(case).warnings);
+    }
+    for case in ["interval1m", "json", "loglevel_upper"] {
+        assert_eq!(told(case), 0, "{case}: {:?}", read(case).warnings);
+    }
+    assert_eq!(read("logfile_unset").logfile, LogTarget::Stderr);
+    assert_eq!(read("logfile_stderr").logfile, LogTarget::Stderr);
+    assert_eq!(read("logfile_discard").logfile, LogTarget::Discard);
+    for (case, seconds) in
+        [("interval1m", 60), ("interval_1h", 3600), ("interval_1d", 86_400), ("interval_2w", 14 * 86_400)]
+    {
+        assert_eq!(read(case).interval.as_secs(), seconds, "{case}");
     }
 }
 

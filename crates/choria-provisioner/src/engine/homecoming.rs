@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_says_once_that_it_cannot_tell_until_the_first_event() {
+    fn design6_auto_says_once_that_it_cannot_tell_until_the_first_event() {
         let start = Instant::now();
         let mut home = Homecoming::new(VerifyRestart::Auto, TIMEOUT);
         home.expect("n1".to_owned(), start);

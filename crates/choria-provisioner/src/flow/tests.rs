@@ -313,7 +313,7 @@ fn refusals_that_no_other_try_would_change_are_not_repeated() {
 }
 
 #[test]
-fn a_reply_for_another_action_is_a_failed_try() {
+fn design6_a_reply_for_another_action_is_a_failed_try() {
     let mut driver = Driver::new("");
     driver.reply(Ok(ok(Action::Configure, json!({"version": "1"}))));
     assert!(driver.outcome().is_none() && driver.helper_request().is_none());

@@ -62,7 +62,7 @@ fn design6_replies_count_only_on_their_subject_with_every_name_right() {
 }
 
 #[test]
-fn a_good_reply_on_another_nodes_subject_does_not_count() {
+fn design6_a_good_reply_on_another_nodes_subject_does_not_count() {
     let (mut inbox, now) = (Inbox::new(CALLER), Instant::now());
     let mine = inbox.open(expect("n1"), 1);
     let other = inbox.open(expect("n2"), 2);
@@ -113,7 +113,7 @@ fn design6_a_second_answer_is_noticed_and_named() {
 }
 
 #[test]
-fn a_late_reply_is_told_from_a_forged_one() {
+fn design6_a_late_reply_does_not_count_and_is_told_from_a_forged_one() {
     let (mut inbox, now) = (Inbox::new(CALLER), Instant::now());
     let subject = inbox.open(expect("n1"), 7);
     inbox.close(7, now);

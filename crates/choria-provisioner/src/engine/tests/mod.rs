@@ -84,7 +84,7 @@ fn many_nodes_none_lost_none_twice_and_never_too_many_at_once() {
 }
 
 #[test]
-fn one_signature_serves_many_nodes_and_every_node_has_its_own_reply_subject() {
+fn design6_one_signature_serves_many_nodes_and_every_node_has_its_own_reply_subject() {
     let files = world().ca.provisioner();
     let signer = choria_security::sign::RequestSigner::from_files(&files.certificate, &files.key, "key").unwrap();
     let caller = Caller {
@@ -326,7 +326,7 @@ fn when_the_time_to_drain_is_over_what_can_be_broken_off_is() {
 }
 
 #[test]
-fn a_node_that_does_not_come_home_is_told() {
+fn design6_a_node_that_does_not_come_home_is_told() {
     let mut sim = Sim::new(&config("", "verify_restart: on\nverify_timeout: 30s\n"));
     sim.shows_fleet = false;
     sim.engine.set_connected(true, sim.now);
