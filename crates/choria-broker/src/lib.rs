@@ -11,7 +11,7 @@
 //! | [`guard`] | unprovisioned nodes announce only themselves |
 //! | `accounts` | `system`, `choria`, `provisioning` and what crosses between them |
 //! | [`settings`] | the configuration, read and checked as a whole |
-//! | `watch`, `loglimit`, [`refused_event`] | counters, log lines and events about refusals |
+//! | `watch`, `loglimit` | counters, log lines and events about refusals |
 //! | `metrics`, `stats`, `process` | Prometheus, the statistics port, figures of this process |
 //! | [`service`] | start, reload, drain |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -24,7 +24,6 @@ mod loglimit;
 mod metrics;
 pub mod policy;
 mod process;
-pub mod refused_event;
 pub mod service;
 pub mod settings;
 mod stats;

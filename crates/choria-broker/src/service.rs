@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use choria_config::{BuildSettings, Config, Environment, Mode};
+use choria_protocol::lifecycle::Event;
 use nats_broker::{Authenticator, Broker, BrokerConfig, Listener, Observer, PublishGuard};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -18,7 +19,6 @@ use crate::error::{ReloadError, RunError, StartError};
 use crate::guard::IdentityGuard;
 use crate::metrics::Metrics;
 use crate::policy::{Account, provisioner};
-use crate::refused_event::RefusedEvent;
 use crate::settings::{Credentials, Material, Options, Settings};
 use crate::stats::{self, Pages};
 use crate::watch::Watch;
@@ -332,15 +332,16 @@ fn broker_config(
 }
 
 /// Publishes what [`Watch`] reports. One task, so that reporting never waits for routing.
-async fn publish_events(broker: Broker, mut events: mpsc::Receiver<RefusedEvent>, stop: CancellationToken) {
-    let subject = RefusedEvent::subject();
+async fn publish_events(broker: Broker, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
             event = events.recv() => event,
         };
         let Some(event) = event else { return };
-        if let Err(error) = broker.publish(Account::Choria.name(), &subject, None, None, &event.to_vec()) {
+        let subject = event.subject();
+        let text = event.to_plain();
+        if let Err(error) = broker.publish(Account::Choria.name(), &subject, None, None, text.as_bytes()) {
             tracing::warn!(component = "broker", "cannot publish {subject}: {error}");
         }
     }

@@ -1,16 +1,18 @@
 //! What happened on the broker, told to people: counters, log lines, events.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use choria_protocol::ids;
+use choria_protocol::lifecycle::{self, Event, Kind};
 use nats_broker::{Grant, Observer, Refusal, RefusalReason};
 use tokio::sync::mpsc;
 
 use crate::authenticator::unix_now;
 use crate::loglimit::LogLimit;
 use crate::metrics::Metrics;
-use crate::refused_event::RefusedEvent;
 
 /// Reason of the network broker for a refused second claimant.
 pub(crate) const CLAIM_HELD: &str = "claim_held";
@@ -23,26 +25,35 @@ const EVENT_QUEUE: usize = 256;
 /// Lines and events of one reason: this many at once, then one a second.
 const BURST: u32 = 20;
 const PER_SECOND: f64 = 1.0;
+/// Characters of a claimed name that a line shows: CONNECT may carry one of many kilobytes.
+const LONGEST_SHOWN: usize = 253;
 
 /// Counts everything, logs samples, and hands events to whoever publishes them.
 #[derive(Debug)]
 pub(crate) struct Watch {
     metrics: Arc<Metrics>,
     lines: LogLimit,
-    events: mpsc::Sender<RefusedEvent>,
+    events: mpsc::Sender<Event>,
     started: Instant,
 }
 
 impl Watch {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<RefusedEvent>) {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Event>) {
         let (events, queue) = mpsc::channel(EVENT_QUEUE);
         (Self { metrics, lines: LogLimit::new(BURST, PER_SECOND), events, started: Instant::now() }, queue)
     }
 
     fn tell_fleet(&self, remote: Option<SocketAddr>, refusal: &Refusal) {
-        let identity = refusal.claimed.as_deref().unwrap_or_default();
-        let remote = remote.map(|r| r.to_string()).unwrap_or_default();
-        let event = RefusedEvent::new(identity, refusal.reason, &remote, unix_now());
+        let event = Event {
+            kind: Kind::Refused {
+                reason: refusal.reason.to_owned(),
+                remote: remote.map(|r| r.to_string()).unwrap_or_default(),
+            },
+            id: ids::event_id(),
+            identity: refusal.claimed.clone().unwrap_or_default(),
+            component: lifecycle::BROKER.to_owned(),
+            timestamp: unix_now(),
+        };
         if self.events.try_send(event).is_err() {
             self.metrics.event_dropped();
         }
@@ -65,11 +76,12 @@ impl Observer for Watch {
         if held {
             self.tell_fleet(remote, refusal);
         }
+        let claimed = refusal.claimed.as_deref().map(shortened);
         tracing::warn!(
             component = "authentication",
             reason = refusal.reason,
             remote = remote.map(tracing::field::display),
-            claimed = refusal.claimed.as_deref(),
+            claimed = claimed.as_deref(),
             left_out,
             "connection refused: {}",
             refusal.detail
@@ -123,11 +135,19 @@ impl Observer for Watch {
     }
 }
 
+/// A name that nobody has checked yet, for the log.
+fn shortened(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => Cow::Owned(format!("{}...", &name[..end])),
+        None => Cow::Borrowed(name),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn watch() -> (Watch, mpsc::Receiver<RefusedEvent>, Arc<Metrics>) {
+    fn watch() -> (Watch, mpsc::Receiver<Event>, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new("b", "1", "s", std::time::SystemTime::UNIX_EPOCH));
         let (watch, queue) = Watch::new(Arc::clone(&metrics));
         (watch, queue, metrics)
@@ -143,10 +163,9 @@ mod tests {
         watch.refused(Some("192.0.2.1:9".parse().unwrap()), &refusal(CLAIM_HELD));
         watch.refused(None, &refusal("wrong_password"));
         let event = queue.try_recv().unwrap();
-        assert_eq!(
-            (event.identity.as_str(), event.reason.as_str(), event.remote.as_str()),
-            ("n1.example.net", CLAIM_HELD, "192.0.2.1:9")
-        );
+        assert_eq!((event.identity.as_str(), event.component.as_str()), ("n1.example.net", "broker"));
+        assert_eq!(event.kind, Kind::Refused { reason: CLAIM_HELD.to_owned(), remote: "192.0.2.1:9".to_owned() });
+        assert_eq!(event.subject(), "choria.lifecycle.event.refused.broker");
         assert!(queue.try_recv().is_err(), "only held claims are events");
         let text = metrics.render(&Default::default(), &Default::default());
         for line in [
@@ -156,6 +175,13 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn long_names_do_not_fill_the_log() {
+        assert_eq!(shortened("n1.example.net"), "n1.example.net");
+        let shown = shortened(&"\u{e9}".repeat(30_000)).into_owned();
+        assert_eq!(shown.chars().count(), LONGEST_SHOWN + 3);
     }
 
     #[test]

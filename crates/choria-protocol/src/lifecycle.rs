@@ -24,6 +24,8 @@ pub const SERVER: &str = "server";
 pub const PROVISION_MODE_SERVER: &str = "provision_mode_server";
 /// Component of a provisioner.
 pub const PROVISIONER: &str = "provisioner";
+/// Component of a broker.
+pub const BROKER: &str = "broker";
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,14 @@ pub enum Kind {
         /// `enter`, `exit`, `timeouts` or `eviction`.
         event_type: String,
     },
+    /// A broker refused a connection in the name of somebody who is there. The original has no such event, and its tools
+    /// skip types that they do not know.
+    Refused {
+        /// Countable reason, such as `claim_held`.
+        reason: String,
+        /// Address of the refused peer; empty when there is none.
+        remote: String,
+    },
 }
 
 impl Kind {
@@ -70,6 +80,7 @@ impl Kind {
             Self::Alive { .. } => "alive",
             Self::Upgraded { .. } => "upgraded",
             Self::Governor { .. } => "governor",
+            Self::Refused { .. } => "refused",
         }
     }
 }
@@ -170,6 +181,7 @@ impl Event {
                 sequence: map.get("sequence").and_then(Value::as_u64).ok_or(EventError::Field("sequence"))?,
                 event_type: text("event_type")?,
             },
+            "refused" => Kind::Refused { reason: text("reason")?, remote: text("remote")? },
             other => return Err(EventError::UnknownType(other.to_owned())),
         };
         Ok(Self {
@@ -226,6 +238,10 @@ impl Event {
                 let _ = write!(out, ",\"sequence\":{sequence}");
                 text(out, "event_type", event_type);
             }
+            Kind::Refused { reason, remote } => {
+                text(out, "reason", reason);
+                text(out, "remote", remote);
+            }
             Kind::Shutdown | Kind::Provisioned => {}
         }
         out.push('}');
@@ -246,6 +262,12 @@ impl fmt::Display for Event {
             Kind::Startup { version } | Kind::Alive { version } => write!(f, "{component} version {version}"),
             Kind::Upgraded { version, new_version } => write!(f, "{component} version {version} to {new_version}"),
             Kind::Shutdown | Kind::Provisioned => f.write_str(component),
+            Kind::Refused { reason, remote } if remote.is_empty() => {
+                write!(f, "{component} refused a connection of this name: {reason}")
+            }
+            Kind::Refused { reason, remote } => {
+                write!(f, "{component} refused a connection of this name from {remote}: {reason}")
+            }
             Kind::Governor { governor, sequence, event_type } => {
                 let verb = match event_type.as_str() {
                     "enter" => "obtained slot",

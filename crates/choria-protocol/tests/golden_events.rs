@@ -136,6 +136,20 @@ fn inventories_survive_both_ways() {
     assert!(matches!(InventoryContent::parse(other.as_bytes(), 10), Err(RegistrationError::Protocol(_))));
 }
 
+/// Ours; the original skips types that it does not know.
+#[test]
+fn refused_connections_are_events() {
+    let text = r#"{"protocol":"io.choria.lifecycle.v1.refused","id":"1","identity":"n1","component":"broker","timestamp":7,"reason":"claim_held","remote":"192.0.2.1:9"}"#;
+    let event = Event::parse(text.as_bytes()).unwrap();
+    assert_eq!(event.kind, Kind::Refused { reason: "claim_held".to_owned(), remote: "192.0.2.1:9".to_owned() });
+    assert_eq!(event.to_plain(), text);
+    assert_eq!(event.subject(), "choria.lifecycle.event.refused.broker");
+    let said = "[refused] n1: broker refused a connection of this name";
+    assert_eq!(event.to_string(), format!("{said} from 192.0.2.1:9: claim_held"));
+    let kind = Kind::Refused { reason: "claim_held".to_owned(), remote: String::new() };
+    assert_eq!(Event { kind, ..event }.to_string(), format!("{said}: claim_held"));
+}
+
 fn any_kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         ".{0,8}".prop_map(|version| Kind::Startup { version }),
@@ -148,6 +162,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
             sequence,
             event_type
         }),
+        (".{0,8}", ".{0,8}").prop_map(|(reason, remote)| Kind::Refused { reason, remote }),
     ]
 }
 

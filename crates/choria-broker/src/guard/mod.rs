@@ -38,19 +38,20 @@ impl PublishGuard for IdentityGuard {
         // Only nodes are bound to a name; the provisioner has no tag.
         let Some(node) = tag else { return Ok(()) };
         if nats_proto::subject::matches(EVENTS, subject) {
-            event_is_of(node, payload)
+            event_is_of(node, subject, payload)
         } else {
             registration_is_of(node, payload)
         }
     }
 }
 
-fn event_is_of(node: &str, payload: &[u8]) -> Result<(), RefusalReason> {
+fn event_is_of(node: &str, subject: &str, payload: &[u8]) -> Result<(), RefusalReason> {
     if payload.len() > lifecycle::MAX_EVENT_BYTES || !keys::are_unambiguous(payload) {
         return Err(UNREADABLE_EVENT);
     }
     let event = lifecycle::Event::parse(payload).map_err(|_| UNREADABLE_EVENT)?;
-    if event.identity == node { Ok(()) } else { Err(FORGED_EVENT) }
+    // Listeners choose by subject what to believe, so type and component must be those of the subject, too.
+    if event.identity == node && event.subject() == subject { Ok(()) } else { Err(FORGED_EVENT) }
 }
 
 /// The sender stands in the envelope and, unsigned, in the transport; readers use either, so both must be right.
@@ -117,6 +118,9 @@ mod tests {
             (event("n2.example.net").to_cloud_event(), FORGED_EVENT),
             (event("N1.example.net").to_plain(), FORGED_EVENT),
             (event("").to_plain(), FORGED_EVENT),
+            // Of itself, but not what the subject says.
+            (lifecycle::Event { kind: lifecycle::Kind::Shutdown, ..event(NODE) }.to_plain(), FORGED_EVENT),
+            (lifecycle::Event { component: lifecycle::SERVER.into(), ..event(NODE) }.to_plain(), FORGED_EVENT),
             // The envelope says one name, the content another.
             (own.replacen(NODE, "n2.example.net", 1), UNREADABLE_EVENT),
             // A reader that ignores case, or takes the last of two keys, would see the other name.

@@ -34,6 +34,7 @@ pub(crate) enum EventType {
     Alive,
     Governor,
     Provisioned,
+    Refused,
     Shutdown,
     Startup,
     Upgraded,

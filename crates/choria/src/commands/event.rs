@@ -73,6 +73,7 @@ fn name(kind: EventType) -> &'static str {
         EventType::Alive => "alive",
         EventType::Governor => "governor",
         EventType::Provisioned => "provisioned",
+        EventType::Refused => "refused",
         EventType::Shutdown => "shutdown",
         EventType::Startup => "startup",
         EventType::Upgraded => "upgraded",
