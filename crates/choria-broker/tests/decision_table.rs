@@ -32,17 +32,18 @@ struct Row {
     tls_alert: Option<String>,
 }
 
+const V2_NETWORKS: [&str; 7] = [
+    "issuer",
+    "issuer-noca",
+    "issuer-noprov",
+    "issuer-without-token",
+    "x509-jwt-signers",
+    "deny-servers",
+    "disable-tls-issuer",
+];
+
 /// Why a row is not a case of the policy function. The same words stand in `docs/differences/choria-broker.md`.
 fn left_out(row: &Row) -> Option<&'static str> {
-    const V2_NETWORKS: [&str; 7] = [
-        "issuer",
-        "issuer-noca",
-        "issuer-noprov",
-        "issuer-without-token",
-        "x509-jwt-signers",
-        "deny-servers",
-        "disable-tls-issuer",
-    ];
     let client_token = row.token.as_ref().is_some_and(|t| t.get("purpose") == Some(&"choria_client_id".into()));
     if V2_NETWORKS.contains(&row.network.as_str()) {
         Some("network with issuers or token signers (protocol v2)")
@@ -136,6 +137,18 @@ fn run(row: &Row, tokens: &Tokens) -> Result<PolicyGrant, PolicyRefusal> {
         token: auth_token,
     };
     decide(&inputs, &facts, now)
+}
+
+/// `networks.json` says in words what stands behind each name: every name is made, or left out for its reason.
+#[test]
+fn every_recorded_network_is_made_or_left_out() {
+    let tokens = Tokens::load();
+    let networks: BTreeMap<String, String> = serde_json::from_str(&golden::text("networks.json")).unwrap();
+    for (name, words) in &networks {
+        let left_out = V2_NETWORKS.contains(&name.as_str()) || name == "x509-signer-missing";
+        assert_eq!(tokens.network(name).is_none(), left_out, "{name}: {words}");
+    }
+    assert_eq!(networks.len(), 17);
 }
 
 #[test]
