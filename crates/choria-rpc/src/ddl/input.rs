@@ -1,6 +1,7 @@
 //! Checking inputs against a DDL (spec 03 §9).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::OnceLock;
 
 use ::regex::Regex;
 use choria_filter::regex::go_regex;
@@ -90,13 +91,12 @@ enum Check {
     Ipv6,
     /// `ipaddress`
     Ip,
-    /// A regular expression that must be found.
-    Regex(Regex),
+    /// A regular expression that must be found; one that does not compile lets no value pass. Compiled when first needed:
+    /// a server holds the DDLs of all its agents, and most are never asked.
+    Regex(OnceLock<Result<Regex, String>>),
     /// A name of no validator: warned about, accepted. Only a word of lower case letters, digits and `_` can be one; the
     /// original takes every text that begins with a lower case letter for one and checks nothing (spec 05 §12 row 18).
     Unknown,
-    /// A regular expression that does not compile: no value passes.
-    Broken(String),
 }
 
 impl Validation {
@@ -113,7 +113,7 @@ impl Validation {
             "ipv6address" => Check::Ipv6,
             "ipaddress" => Check::Ip,
             _ if is_word(text) => Check::Unknown,
-            _ => go_regex(text).map_or_else(|error| Check::Broken(error.to_string()), Check::Regex),
+            _ => Check::Regex(OnceLock::new()),
         };
         Self { text: text.to_owned(), check }
     }
@@ -134,12 +134,15 @@ impl Validation {
             Check::Ipv4 => unless(is_ipv4(value), format!("{value} is not an IPv4 address")),
             Check::Ipv6 => unless(is_ipv6(value), format!("{value} is not an IPv6 address")),
             Check::Ip => unless(value.parse::<IpAddr>().is_ok(), format!("{value} is not an IP address")),
-            Check::Regex(regex) => unless(regex.is_match(value), format!("input does not match '{}'", self.text)),
+            Check::Regex(compiled) => {
+                let regex = compiled.get_or_init(|| go_regex(&self.text).map_err(|error| error.to_string()));
+                let regex = regex.as_ref().map_err(Clone::clone)?;
+                unless(regex.is_match(value), format!("input does not match '{}'", self.text))
+            }
             Check::Unknown => {
                 tracing::warn!("Unsupported validator '{}'", self.text);
                 Ok(())
             }
-            Check::Broken(error) => Err(error.clone()),
         }
     }
 }
