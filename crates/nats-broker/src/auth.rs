@@ -185,7 +185,8 @@ pub trait PublishGuard: Send + Sync + 'static {
 
 /// Told of what happened; for logs, counters and events. Must not block.
 pub trait Observer: Send + Sync + 'static {
-    /// A CONNECT was refused, or TLS, or the auth deadline passed (`auth_timeout`, `tls_failure`, `claim_held`, ...).
+    /// A CONNECT was refused, or TLS, or the auth deadline passed (`auth_timeout`, `tls_failure`, `claim_held`, ...), or a
+    /// connection was ended because its peer broke the protocol (`protocol_violation`).
     fn refused(&self, _remote: Option<SocketAddr>, _refusal: &Refusal) {}
     /// A connection was accepted.
     fn connected(&self, _cid: u64, _grant: &Grant) {}

@@ -40,10 +40,12 @@ pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline:
 /// Options that no authenticator needs to see to be refused.
 fn is_acceptable(session: &Session, connect: &Connect) -> bool {
     if connect.protocol != 0 && connect.protocol != 1 {
+        session.tell_violation("CONNECT names a protocol version that does not exist");
         session.conn.fail("invalid client protocol", "Protocol Violation");
         return false;
     }
     if connect.no_responders && !connect.headers {
+        session.tell_violation("CONNECT asks for no_responders without headers");
         session.conn.fail("no responders requires headers support", "No Responders Requires Headers");
         return false;
     }

@@ -299,6 +299,32 @@ async fn design6_a_publish_guard_refuses_messages_with_another_identity() {
     broker.shutdown().await;
 }
 
+/// Peers that break the protocol are cut off, some of them without a word as in the reference; the observer hears of each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_breaks_the_protocol_is_told_to_the_observer() {
+    for (bytes, claimed) in [
+        (&b"CONNECT {\"pass\":[\"hunter2\"]}\r\n"[..], "-"),
+        (b"CONNECT {\"protocol\":7}\r\n", "-"),
+        (b"CONNECT {\"user\":\"u\",\"pass\":\"x\",\"headers\":false,\"no_responders\":true}\r\n", "-"),
+        (b"CONNECT {\"user\":\"u\",\"pass\":\"x\",\"name\":\"n1\"}\r\nPUB a -5\r\n", "n1"),
+        (b"CONNECT {\"user\":\"u\",\"pass\":\"x\",\"name\":\"n1\"}\r\nPUB a 0\r\n\r\nNONSENSE\r\n", "n1"),
+        (b"CONNECT {\"user\":\"u\",\"pass\":\"x\",\"name\":\"n1\"}\r\nPUB a 9999999\r\n", "n1"),
+        (b"CONNECT {\"user\":\"u\",\"pass\":\"x\",\"name\":\"n1\",\"headers\":false}\r\nPUB a 0\r\n\r\nHPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "n1"),
+    ] {
+        let shown = String::from_utf8_lossy(bytes);
+        let notes = Arc::new(Notes::default());
+        let broker =
+            start_with(BrokerConfig::default(), accounts(), Arc::new(users(&["u"])), vec![], notes.clone());
+        let mut raw = Raw::connect(broker.local_addr(0).unwrap()).await;
+        raw.send(bytes).await;
+        let _ = raw.rest().await;
+        notes.wait_for(&format!("refused protocol_violation {claimed}")).await;
+        let told = notes.0.lock().unwrap().iter().filter(|note| note.starts_with("refused")).count();
+        assert_eq!(told, 1, "{shown}");
+        broker.shutdown().await;
+    }
+}
+
 /// Publishes from inside the callbacks, as an embedder that turns refusals into events does.
 #[derive(Default)]
 struct Echoing(Mutex<Option<Broker>>);

@@ -120,6 +120,9 @@ impl Session {
                     }
                     let alone = publish.tail.is_none() || self.has_option(flag::VERBOSE | flag::PEDANTIC);
                     if publish.is_hpub && !self.has_option(flag::HEADERS) {
+                        // The observer may want to publish.
+                        index = None;
+                        self.tell_violation("a message with headers, which CONNECT did not announce");
                         self.conn.close("Protocol Violation");
                         break Next::Close;
                     }
@@ -146,6 +149,7 @@ impl Session {
                 Parsed::Violation(violation) => {
                     self.publish(&shared, &batch, &mut index, tick);
                     batch.clear();
+                    index = None;
                     self.violate(violation, tick);
                     break Next::Close;
                 }
@@ -291,15 +295,35 @@ impl Session {
                 connect.version = about.version.to_string();
             }
         }
-        if let Err(error) = connect.merge(argument) {
-            tracing::debug!(cid = self.conn.cid, remote = ?self.conn.remote, %error, "CONNECT refused");
+        if connect.merge(argument).is_err() {
+            // Not the error's text: it repeats values, and one of them may be a password.
+            self.tell_violation("CONNECT is not a JSON object of the right types");
             self.conn.close("Protocol Violation");
             return Next::Close;
         }
         Next::Authenticate(Box::new(connect))
     }
 
+    /// Tells the observer what the peer did that no client does. Ending the connection is the caller's.
+    pub(crate) fn tell_violation(&self, what: &str) {
+        let of_grant = self.rights.as_ref().and_then(|rights| rights.grant.tag.as_deref().map(str::to_owned));
+        let claimed = of_grant.or_else(|| {
+            let rare = self.conn.rare.lock();
+            rare.about.as_ref().map(|about| about.name.to_string()).filter(|name| !name.is_empty())
+        });
+        let detail = format!("the peer broke the protocol: {what}");
+        let refusal = Refusal { reason: "protocol_violation", detail, claimed };
+        tracing::debug!(cid = self.conn.cid, remote = ?self.conn.remote, %refusal, "connection ended");
+        self.shared.observer.refused(self.conn.remote, &refusal);
+    }
+
     fn violate(&self, violation: Violation, tick: &mut Tick) {
+        self.tell_violation(match violation {
+            Violation::UnknownOperation => "unknown operation",
+            Violation::ControlLine => "a line longer than the limit",
+            Violation::MaxPayload => "a message larger than max_payload",
+            Violation::Arguments => "an operation with wrong arguments",
+        });
         let (text, reason) = match violation {
             Violation::UnknownOperation => ("Unknown Protocol Operation", "Parse Error"),
             Violation::ControlLine => ("maximum control line exceeded", "Maximum Control Line Exceeded"),
