@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use choria_security::ca::{IssueRequest, SigningPolicy, Usage};
 use choria_security::csr::{self, Subject};
 use choria_security::keys::KeyKind;
@@ -28,6 +30,10 @@ impl Case {
     }
 
     fn plan(&self, answer: HelperAnswer) -> Result<Plan, Refusal> {
+        self.plan_at(answer, world().unix)
+    }
+
+    fn plan_at(&self, answer: HelperAnswer, now: i64) -> Result<Plan, Refusal> {
         let token = Secret::new(SECRET);
         let about = About {
             identity: NODE,
@@ -35,7 +41,7 @@ impl Case {
             claims: self.claims.as_ref(),
             csr: self.csr.as_ref().map(|(reply, checked)| (reply, checked)),
             ecdh_public: &self.ecdh_public,
-            now: world().unix,
+            now,
         };
         plan(answer, &about)
     }
@@ -166,10 +172,11 @@ fn design6_the_certificate_must_be_for_the_nodes_key_and_name() {
     let error = case.plan(wrong_name).unwrap_err().error;
     assert!(error.contains("other.lab.test") && error.contains("not for n1.lab.test"), "{error}");
 
-    let past = authority.sign_csr(&world().csr(NODE), &SigningPolicy::new(NODE), now - 10 * 365 * 86400);
-    if let Ok(past) = past {
-        assert_eq!(case.reason(HelperAnswer { certificate: past.pem, ..world().answer(NODE) }), "answer_certificate");
-    }
+    let short = SigningPolicy { validity: Duration::from_secs(60), ..SigningPolicy::new(NODE) };
+    let expiring = authority.sign_csr(&world().csr(NODE), &short, now).unwrap().pem;
+    let answer = || HelperAnswer { certificate: expiring.clone(), ..world().answer(NODE) };
+    assert!(case.plan_at(answer(), now).is_ok());
+    assert_eq!(case.plan_at(answer(), now + 3600).unwrap_err().reason, "answer_certificate", "expired");
     for garbage in ["C", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\0"] {
         assert_eq!(
             case.reason(HelperAnswer { certificate: garbage.into(), ..world().answer(NODE) }),
