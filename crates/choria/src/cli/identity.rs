@@ -36,7 +36,7 @@ pub(crate) struct JwtProvisioning {
     pub signing_key: PathBuf,
     #[command(flatten)]
     pub claims: TokenClaims,
-    /// Have the node connect without TLS.
+    /// Let the node send unsigned messages until it is provisioned.
     #[arg(long, overrides_with = "no_insecure")]
     pub insecure: bool,
     #[arg(long, hide = true, overrides_with = "insecure")]
