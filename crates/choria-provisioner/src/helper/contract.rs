@@ -79,12 +79,19 @@ impl HelperAnswer {
     /// Reads what a helper printed.
     ///
     /// # Errors
-    /// What is wrong, in the words of the JSON reader.
+    /// What is wrong, in the words of the JSON reader; and text that is not UTF-8, which would reach the node damaged. In the
+    /// words of a deferral or shutdown, which only people read, damage is shown instead.
     pub fn parse(output: &[u8]) -> Result<Self, String> {
         let text = String::from_utf8_lossy(output);
         let mut reader = serde_json::Deserializer::from_str(&text);
         let answer = Option::<Self>::deserialize(&mut reader).and_then(|answer| reader.end().map(|()| answer));
-        answer.map(Option::unwrap_or_default).map_err(|error| error.to_string())
+        let answer = answer.map(Option::unwrap_or_default).map_err(|error| error.to_string())?;
+        match std::str::from_utf8(output) {
+            Err(damage) if !answer.defer && !answer.shutdown => {
+                Err(format!("it is not UTF-8: byte {} belongs to no character", damage.valid_up_to() + 1))
+            }
+            _ => Ok(answer),
+        }
     }
 }
 
@@ -232,9 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn damaged_utf8_is_replaced() {
+    fn damaged_utf8_is_shown_in_messages_and_refused_elsewhere() {
         let answer = HelperAnswer::parse(b"{\"defer\":true,\"msg\":\"a\xffb\"}").unwrap();
         assert_eq!(answer.msg, "a\u{fffd}b");
+        let error = HelperAnswer::parse(b"{\"configuration\":{\"a\xff\":\"b\"}}").unwrap_err();
+        assert_eq!(error, "it is not UTF-8: byte 21 belongs to no character");
     }
 
     #[test]
