@@ -82,6 +82,8 @@ struct State {
     lock: ProvisioningLock,
     /// Made by `jwt`, used by `configure`.
     transfer: Option<Arc<TransferKey>>,
+    /// `configure` was carried out: what is on disk belongs together and is what the next start uses.
+    configured: bool,
 }
 
 impl ProvisionAgent {
@@ -217,6 +219,10 @@ impl ProvisionAgent {
             return Err(Reply::aborted("Cannot determine where to store secure data, no configure file given"));
         };
         let token = directory.join("server.jwt");
+        let file = directory.join("server.seed");
+        if let Some(seed) = self.in_force(|| keyfile::read_seed(&file).ok()) {
+            return Ok(signed_nonce(&seed, nonce, directory));
+        }
         // A token of an older key must not stay beside a new one: if it cannot go, the old key stays too.
         match fs::remove_file(&token) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -225,13 +231,17 @@ impl ProvisionAgent {
             _ => {}
         }
         let seed = Seed::generate();
-        keyfile::write_seed(directory.join("server.seed"), &seed, true)
+        keyfile::write_seed(&file, &seed, true)
             .map_err(|error| Reply::aborted(format!("Could not create ed25519 keypair: {error}")))?;
-        Ok(Reply::ok(json!({
-            "public_key": seed.public_hex(),
-            "directory": directory.display().to_string(),
-            "signature": hex::encode(seed.sign(nonce.as_bytes())),
-        })))
+        Ok(signed_nonce(&seed, nonce, directory))
+    }
+
+    /// The key that a configuration relies on which was written since the start. It is kept when a provisioner begins
+    /// anew with this node, as one does that was killed before it saw the restart through: a new key beside the
+    /// certificate of the old one would end the next start, and a restart may already be on its way.
+    fn in_force<T>(&self, load: impl FnOnce() -> Option<T>) -> Option<T> {
+        let configured = self.state().configured;
+        if configured { load() } else { None }
     }
 
     fn subject(&self, inputs: Inputs<'_>) -> Result<Subject, Reply> {
@@ -263,12 +273,22 @@ impl ProvisionAgent {
             .mode(0o751)
             .create(&directory)
             .map_err(|error| failed(format!("{}: {error}", directory.display())))?;
-        let key = PrivateKey::generate(self.context.settings.key_kind()).map_err(|error| failed(error.to_string()))?;
+        let file = directory.join("private.pem");
+        let kept = self.in_force(|| PrivateKey::load(&file).ok());
+        let is_new = kept.is_none();
+        let key = match kept {
+            Some(key) => key,
+            None => {
+                PrivateKey::generate(self.context.settings.key_kind()).map_err(|error| failed(error.to_string()))?
+            }
+        };
         let request = csr::create(&key, subject).map_err(|error| failed(error.to_string()))?;
         let write = |name: &str, text: &str, mode| {
             atomic::write_file(directory.join(name), text.as_bytes(), mode).map_err(|error| failed(error.to_string()))
         };
-        write("private.pem", &key.to_pem(), 0o600)?;
+        if is_new {
+            write("private.pem", &key.to_pem(), 0o600)?;
+        }
         write("csr.pem", &request, 0o644)?;
         Ok(Reply::ok(json!({
             "csr": request,
@@ -301,6 +321,7 @@ impl ProvisionAgent {
                     },
                 )
                 .map_err(|error| Reply::aborted(error.to_string()))?;
+                this.state().configured = true;
                 Ok(Reply::ok(json!({"message": format!("Wrote {} lines to {}", plan.lines, file.display())})))
             })
             .await?;
@@ -406,6 +427,14 @@ impl ProvisionAgent {
         let remaining = self.context.control.end_in(Duration::from_secs(seconds), exit);
         Duration::from_secs(remaining.as_millis().div_ceil(1000).try_into().unwrap_or(seconds))
     }
+}
+
+fn signed_nonce(seed: &Seed, nonce: &str, directory: &Path) -> Reply {
+    Reply::ok(json!({
+        "public_key": seed.public_hex(),
+        "directory": directory.display().to_string(),
+        "signature": hex::encode(seed.sign(nonce.as_bytes())),
+    }))
 }
 
 #[async_trait]
