@@ -136,6 +136,8 @@ impl Server {
     /// # Errors
     /// Settings that cannot work at all.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Exit, ServerError> {
+        // Asked before the connection exists: each of its tries reads the token anew and may be the first to see a good one.
+        let waits_for_token = self.settings.is_provisioning() && self.settings.token().current().is_none();
         let connector: Arc<dyn Connector> = match &self.connection {
             Connect::Given(connector) => Arc::clone(connector),
             // Its own token: a shutdown must still be able to publish.
@@ -154,7 +156,7 @@ impl Server {
         // Everything in the background ends with this set, whichever way this function ends.
         let mut background = JoinSet::new();
         self.start_status(&context, &mut background);
-        let result = Box::pin(self.serve(context, &mut background, shutdown)).await;
+        let result = Box::pin(self.serve(context, &mut background, shutdown, waits_for_token)).await;
         background.abort_all();
         connector.close().await;
         result
@@ -165,9 +167,10 @@ impl Server {
         context: Arc<ServerContext>,
         background: &mut JoinSet<()>,
         shutdown: CancellationToken,
+        waits_for_token: bool,
     ) -> Result<Exit, ServerError> {
         let control = Control::default();
-        if let Some(exit) = self.connected(&context, &shutdown).await? {
+        if let Some(exit) = self.connected(&context, &shutdown, waits_for_token).await? {
             return Ok(exit);
         }
         let events = self.events(&context);
@@ -204,20 +207,24 @@ impl Server {
         &self,
         context: &ServerContext,
         shutdown: &CancellationToken,
+        waits_for_token: bool,
     ) -> Result<Option<Exit>, ServerError> {
         let mut status = context.connector.status();
-        let waiting_for_token = self.settings.is_provisioning() && self.settings.token().current().is_none();
         let mut poll = interval(TOKEN_POLL);
         loop {
             tokio::select! {
                 seen = status.wait_for(|status| matches!(status, Connection::Connected { .. } | Connection::Closed)) => {
                     return match seen.as_deref() {
+                        // Connected with a token that came since the start.
+                        Ok(Connection::Connected { .. }) if waits_for_token && self.settings.token().current().is_some() => {
+                            Ok(Some(Exit::Restart))
+                        }
                         Ok(Connection::Connected { .. }) => Ok(None),
                         _ => Err(ServerError::ConnectionClosed),
                     };
                 }
                 () = shutdown.cancelled() => return Ok(Some(Exit::Stopped)),
-                _ = poll.tick(), if waiting_for_token => {
+                _ = poll.tick(), if waits_for_token => {
                     // Name, facts and registration come from the token: with the first good one everything starts over.
                     self.settings.token().refresh();
                     if self.settings.token().current().is_some() {
