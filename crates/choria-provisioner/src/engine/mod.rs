@@ -355,6 +355,8 @@ impl Engine {
         if let Some(flow) = self.by_identity.get(identity.as_str()).copied() {
             self.drive(flow, Input::CameHome, now);
             self.start_waiting(now);
+        } else {
+            self.scheduler.came_home(&identity);
         }
         if let Some(took) = self.homecoming.seen(&identity, now.mono) {
             self.metrics.verified.add();

@@ -278,6 +278,10 @@ impl Engine {
                 tracing::info!("{node} shut down while it waited");
                 Ending::Gone
             }
+            Outcome::Home => {
+                tracing::info!("{node} is a fleet member already, another provisioner's work was enough");
+                Ending::Gone
+            }
         }
     }
 }

@@ -34,6 +34,9 @@ use crate::helper::{CsrReply, HelperAnswer, HelperError, HelperRequest};
 use crate::metrics::Phase;
 use crate::rules::{CheckedCsr, Refusal, Rules};
 
+/// How long a node that was seen to start as a fleet member may take to answer as one that waits.
+const HOME_WAIT: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 enum State {
     New,
@@ -85,6 +88,8 @@ pub struct Flow {
     phase_since: Instant,
     stop: Option<Stop>,
     offline_since: Option<Instant>,
+    /// It was seen to start as a fleet member and has not answered since.
+    came_home: bool,
 }
 
 /// What a good reply leads to.
@@ -119,6 +124,7 @@ impl Flow {
             phase_since: now.mono,
             stop: None,
             offline_since: None,
+            came_home: false,
         }
     }
 
@@ -152,6 +158,7 @@ impl Flow {
                 out.push(Output::Tried(action, now.mono.saturating_duration_since(*since)));
                 out.push(Output::Answered);
                 self.offline_since = None;
+                self.came_home = false;
                 self.replied(action, attempt, reply, now, out);
             }
             (Input::SendFailed { call, fault }, State::Calling { action, attempt, call: open, .. })
@@ -177,6 +184,17 @@ impl Flow {
                 let home = std::mem::take(&mut self.gathered.home);
                 self.finish(Outcome::Provisioned { home }, out);
             }
+            // Another provisioner, which was stopped in the middle, has brought it that far. Members can announce what they
+            // like, so the node gets the time to answer if it is still here.
+            (Input::CameHome, State::Calling { until, .. }) => {
+                self.came_home = true;
+                let soon = (*until).min(now.mono + HOME_WAIT);
+                if let State::Calling { until, .. } = &mut self.state {
+                    *until = soon;
+                }
+                self.wake(soon, out);
+            }
+            (Input::CameHome, State::Pausing { .. } | State::Helper { .. }) => self.came_home = true,
             (Input::NodeRestarted, State::Calling { action, attempt, since, .. }) => {
                 let (action, attempt) = (*action, *attempt);
                 out.push(Output::Tried(action, now.mono.saturating_duration_since(*since)));
@@ -202,6 +220,10 @@ impl Flow {
             }
             State::Calling { action, attempt, since, until, .. } if now.mono >= until => {
                 out.push(Output::Tried(action, now.mono.saturating_duration_since(since)));
+                if self.came_home {
+                    self.finish(Outcome::Home, out);
+                    return;
+                }
                 let cause = format!("received 0 responses while expecting a response from {}", self.identity);
                 self.try_failed(action, attempt, &cause, now, out);
             }
@@ -234,7 +256,8 @@ impl Flow {
         }
         self.calls += 1;
         let body = self.body(action);
-        let until = now.mono + action.wait();
+        let wait = if self.came_home { action.wait().min(HOME_WAIT) } else { action.wait() };
+        let until = now.mono + wait;
         self.state = State::Calling { action, attempt, call: self.calls, since: now.mono, until };
         let shared = self.fresh && attempt == 1 && action.is_same_for_all();
         out.push(Output::Call(Call { number: self.calls, action, body, shared }));

@@ -168,4 +168,6 @@ pub enum Outcome {
     },
     /// The node is shutting down.
     Gone,
+    /// The node is silent and was seen to start as a fleet member: somebody else provisioned it.
+    Home,
 }

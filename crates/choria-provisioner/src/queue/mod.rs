@@ -323,6 +323,13 @@ impl Scheduler {
         }
     }
 
+    /// The node started as a fleet member: after a failure it is not tried again. If it does wait, something will see it.
+    pub fn came_home(&mut self, identity: &str) {
+        if matches!(self.nodes.get(identity).map(|node| node.state), Some(State::Resting { .. })) {
+            self.remove(identity);
+        }
+    }
+
     /// Lets time pass: rests and settling end, silent nodes stop counting.
     pub fn advance(&mut self, now: Instant) {
         while let Some((due, identity)) = self.timers.first().cloned() {

@@ -390,6 +390,60 @@ fn a_node_that_crashes_in_the_middle_is_started_over_at_once() {
     }
 }
 
+/// A provisioner that is killed leaves nodes that are about to restart. The next one finds them by discovery.
+#[test]
+fn a_node_that_goes_home_in_the_middle_of_another_attempt_is_let_go() {
+    for silent_from in [Action::Jwt, Action::Inventory, Action::GenCsr, Action::Configure] {
+        let mut sim = Sim::connected("jwt: true, pki: true");
+        sim.boot(
+            "n1",
+            FakeNode::new(
+                move |action| if action as u8 >= silent_from as u8 { Behaviour::Silent } else { Behaviour::Good },
+            ),
+        );
+        sim.run(secs(1));
+        let home = event(Kind::Startup { version: "1".into() }, "n1", "server");
+        // It waits no more.
+        sim.nodes.remove("n1");
+        sim.engine.fleet_event(home.as_bytes(), sim.now);
+        sim.settle();
+        sim.run(secs(3));
+        assert!(sim.engine.is_idle(), "{silent_from:?}");
+        sim.run(secs(300));
+        let metrics = &sim.metrics;
+        assert_eq!((metrics.provision_errors.get(), metrics.waiting_nodes.get()), (0, 0), "{silent_from:?}");
+    }
+}
+
+/// What members announce proves nothing: a node that waits and answers is led on.
+#[test]
+fn forged_homecomings_stop_nobody() {
+    let mut sim = Sim::connected("jwt: true, pki: true");
+    let home = event(Kind::Startup { version: "1".into() }, "n1", "server");
+    sim.helper_takes = secs(5);
+    sim.latency = Duration::from_millis(800);
+    sim.boot("n1", FakeNode::good());
+    for _ in 0..20 {
+        sim.engine.fleet_event(home.as_bytes(), sim.now);
+        sim.settle();
+        sim.run(Duration::from_millis(700));
+    }
+    assert_eq!((sim.metrics.provisioned.get(), sim.nodes["n1"].restarted), (1, 1), "{:?}", sim.asked("n1"));
+}
+
+/// The same when the attempt has failed already and is to be repeated after a rest.
+#[test]
+fn a_node_that_goes_home_while_it_rests_is_not_tried_again() {
+    let mut sim = Sim::connected("");
+    sim.boot("n1", FakeNode::new(|_| Behaviour::Status(1, "no")));
+    sim.run_until(secs(100), "it fails", |sim| sim.metrics.provision_errors.get() == 1);
+    let asked = sim.asked("n1").len();
+    let home = event(Kind::Startup { version: "1".into() }, "n1", "server");
+    sim.engine.fleet_event(home.as_bytes(), sim.now);
+    sim.run(secs(30));
+    assert_eq!(sim.asked("n1").len(), asked);
+}
+
 #[test]
 fn a_shutdown_event_evicts_a_node_that_has_not_answered() {
     let mut sim = Sim::connected("");
