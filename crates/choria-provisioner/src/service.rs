@@ -447,6 +447,14 @@ impl Run {
                     let _ = results.send(TaskResult::SendFailed { origin, fault }).await;
                 });
             }
+            Effect::Tell(event) => {
+                let connector = Arc::clone(&self.connector);
+                tokio::spawn(async move {
+                    if let Err(error) = connector.publish(&event.subject(), Bytes::from(event.to_cloud_event())).await {
+                        tracing::debug!("an event of {} was not published: {error}", event.identity);
+                    }
+                });
+            }
             Effect::Helper { flow, identity, request } => {
                 let (runner, over) = (self.runner.clone(), self.over.clone());
                 tokio::spawn(async move {

@@ -27,7 +27,8 @@ use self::homecoming::{Homecoming, Judgement};
 use self::limiter::LogLimiter;
 use self::nodes::Node;
 use crate::config::{ProvisionerConfig, VerifyRestart};
-use crate::flow::{Confidential, Input, Now, Stop};
+use crate::flow::{Input, Now, Stop};
+use crate::helper::Question;
 use crate::inbox::{Inbox, Verdict};
 use crate::metrics::{Metrics, Phase};
 use crate::queue::{Admission, Limits, Scheduler, Source};
@@ -56,11 +57,12 @@ pub enum Effect {
     Helper {
         /// The flow.
         flow: u64,
-        /// The node.
-        identity: Arc<str>,
-        /// The document for the helper.
-        request: Confidential,
+        /// What is known about the node.
+        question: Arc<Question>,
     },
+    /// Publish a lifecycle event: what became of a node, or why it was refused. It is lost when there is no
+    /// connection; the node's history keeps it.
+    Tell(Event),
 }
 
 /// What the engine needs to know of the configuration.

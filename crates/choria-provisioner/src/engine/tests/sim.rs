@@ -82,6 +82,8 @@ pub(crate) struct Sim {
     /// Whether provisioned nodes show their startup event as fleet members.
     pub(crate) shows_fleet: bool,
     pub(crate) sent: Vec<Sent>,
+    /// Lifecycle events that were published.
+    pub(crate) told: Vec<Event>,
     pub(crate) helpers_at_once: usize,
     pub(crate) most_in_flight: i64,
     began: Instant,
@@ -130,6 +132,7 @@ impl Sim {
             latency: Duration::from_millis(2),
             shows_fleet: true,
             sent: Vec::new(),
+            told: Vec::new(),
             helpers_at_once: 0,
             most_in_flight: 0,
             began: now.mono,
@@ -183,9 +186,9 @@ impl Sim {
                         let wire = document.encode(&self.caller, &reply_to, "nats://localhost:25380").unwrap();
                         self.deliver(subject, reply_to, &wire);
                     }
-                    Effect::Helper { flow, identity, request } => {
-                        let request: Value = serde_json::from_str(request.expose()).unwrap();
-                        assert_eq!(request["identity"], *identity);
+                    Effect::Tell(event) => self.told.push(event),
+                    Effect::Helper { flow, question } => {
+                        let request: Value = serde_json::from_str(&question.to_text()).unwrap();
                         let result = (self.helper)(&request);
                         self.helpers += 1;
                         self.helpers_at_once = self.helpers_at_once.max(self.helpers);
