@@ -48,6 +48,7 @@ impl Watch {
             kind: Kind::Refused {
                 reason: refusal.reason.to_owned(),
                 remote: remote.map(|r| r.to_string()).unwrap_or_default(),
+                message: String::new(),
             },
             id: ids::event_id(),
             identity: refusal.claimed.clone().unwrap_or_default(),
@@ -164,7 +165,8 @@ mod tests {
         watch.refused(None, &refusal("wrong_password"));
         let event = queue.try_recv().unwrap();
         assert_eq!((event.identity.as_str(), event.component.as_str()), ("n1.example.net", "broker"));
-        assert_eq!(event.kind, Kind::Refused { reason: CLAIM_HELD.to_owned(), remote: "192.0.2.1:9".to_owned() });
+        let (reason, remote) = (CLAIM_HELD.to_owned(), "192.0.2.1:9".to_owned());
+        assert_eq!(event.kind, Kind::Refused { reason, remote, message: String::new() });
         assert_eq!(event.subject(), "choria.lifecycle.event.refused.broker");
         assert!(queue.try_recv().is_err(), "only held claims are events");
         let text = metrics.render(&Default::default(), &Default::default());

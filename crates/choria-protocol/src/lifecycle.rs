@@ -60,13 +60,15 @@ pub enum Kind {
         /// `enter`, `exit`, `timeouts` or `eviction`.
         event_type: String,
     },
-    /// A broker refused a connection in the name of somebody who is there. The original has no such event, and its tools
-    /// skip types that they do not know.
+    /// A broker refused a connection in the name of somebody who is there, or a provisioner refused a node, what was made for
+    /// it, or a message in its name. The original has no such event, and its tools skip types that they do not know.
     Refused {
-        /// Countable reason, such as `claim_held`.
+        /// Countable reason, such as `claim_held` or `csr_name`.
         reason: String,
         /// Address of the refused peer; empty when there is none.
         remote: String,
+        /// The whole sentence with the value that was refused, without secrets; left out when empty.
+        message: String,
     },
 }
 
@@ -181,7 +183,11 @@ impl Event {
                 sequence: map.get("sequence").and_then(Value::as_u64).ok_or(EventError::Field("sequence"))?,
                 event_type: text("event_type")?,
             },
-            "refused" => Kind::Refused { reason: text("reason")?, remote: text("remote")? },
+            "refused" => Kind::Refused {
+                reason: text("reason")?,
+                remote: text("remote")?,
+                message: map.get("message").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            },
             other => return Err(EventError::UnknownType(other.to_owned())),
         };
         Ok(Self {
@@ -238,9 +244,12 @@ impl Event {
                 let _ = write!(out, ",\"sequence\":{sequence}");
                 text(out, "event_type", event_type);
             }
-            Kind::Refused { reason, remote } => {
+            Kind::Refused { reason, remote, message } => {
                 text(out, "reason", reason);
                 text(out, "remote", remote);
+                if !message.is_empty() {
+                    text(out, "message", message);
+                }
             }
             Kind::Shutdown | Kind::Provisioned => {}
         }
@@ -262,11 +271,14 @@ impl fmt::Display for Event {
             Kind::Startup { version } | Kind::Alive { version } => write!(f, "{component} version {version}"),
             Kind::Upgraded { version, new_version } => write!(f, "{component} version {version} to {new_version}"),
             Kind::Shutdown | Kind::Provisioned => f.write_str(component),
-            Kind::Refused { reason, remote } if remote.is_empty() => {
-                write!(f, "{component} refused a connection of this name: {reason}")
-            }
-            Kind::Refused { reason, remote } => {
-                write!(f, "{component} refused a connection of this name from {remote}: {reason}")
+            Kind::Refused { reason, remote, message } => {
+                // Only brokers know where a peer is; everybody else refuses more than connections.
+                match (component.as_str(), remote.is_empty()) {
+                    (BROKER, true) => write!(f, "{component} refused a connection of this name: {reason}")?,
+                    (_, true) => write!(f, "{component} refused: {reason}")?,
+                    (_, false) => write!(f, "{component} refused a connection of this name from {remote}: {reason}")?,
+                }
+                if message.is_empty() { Ok(()) } else { write!(f, ": {}", one_line(message)) }
             }
             Kind::Governor { governor, sequence, event_type } => {
                 let verb = match event_type.as_str() {
@@ -284,4 +296,9 @@ impl fmt::Display for Event {
             }
         }
     }
+}
+
+/// Words of somebody else for a terminal: no line ends, no control characters.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

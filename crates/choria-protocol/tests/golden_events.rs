@@ -141,13 +141,21 @@ fn inventories_survive_both_ways() {
 fn refused_connections_are_events() {
     let text = r#"{"protocol":"io.choria.lifecycle.v1.refused","id":"1","identity":"n1","component":"broker","timestamp":7,"reason":"claim_held","remote":"192.0.2.1:9"}"#;
     let event = Event::parse(text.as_bytes()).unwrap();
-    assert_eq!(event.kind, Kind::Refused { reason: "claim_held".to_owned(), remote: "192.0.2.1:9".to_owned() });
+    let kind = |remote: &str, message: &str| Kind::Refused {
+        reason: "claim_held".to_owned(),
+        remote: remote.to_owned(),
+        message: message.to_owned(),
+    };
+    assert_eq!(event.kind, kind("192.0.2.1:9", ""));
     assert_eq!(event.to_plain(), text);
     assert_eq!(event.subject(), "choria.lifecycle.event.refused.broker");
     let said = "[refused] n1: broker refused a connection of this name";
     assert_eq!(event.to_string(), format!("{said} from 192.0.2.1:9: claim_held"));
-    let kind = Kind::Refused { reason: "claim_held".to_owned(), remote: String::new() };
-    assert_eq!(Event { kind, ..event }.to_string(), format!("{said}: claim_held"));
+    let told = |event: &Event, kind: Kind| Event { kind, ..event.clone() }.to_string();
+    assert_eq!(told(&event, kind("", "")), format!("{said}: claim_held"));
+    let provisioner = Event { component: "provisioner".to_owned(), kind: kind("", "name \"x\"\nis wrong"), ..event };
+    assert_eq!(provisioner.to_string(), "[refused] n1: provisioner refused: claim_held: name \"x\" is wrong");
+    assert!(provisioner.to_plain().ends_with(r#""remote":"","message":"name \"x\"\nis wrong"}"#));
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
@@ -162,7 +170,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
             sequence,
             event_type
         }),
-        (".{0,8}", ".{0,8}").prop_map(|(reason, remote)| Kind::Refused { reason, remote }),
+        (".{0,8}", ".{0,8}", ".{0,8}").prop_map(|(reason, remote, message)| Kind::Refused { reason, remote, message }),
     ]
 }
 
