@@ -73,7 +73,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] with every bad setting.
     pub fn from_text(text: &str, mode: Mode, environment: &Environment) -> Result<Self, ConfigError> {
-        load::text(None, text, mode, environment)
+        load::text(None, text.as_bytes(), mode, environment)
     }
 
     /// Reads `text` as if it were the content of `path`, with the `plugin.d` beside it: what a configuration that is
@@ -83,11 +83,11 @@ impl Config {
     /// As [`Config::load`].
     pub fn from_text_at(
         path: impl AsRef<Path>,
-        text: &str,
+        text: impl AsRef<[u8]>,
         mode: Mode,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        load::text(Some(path.as_ref()), text, mode, environment)
+        load::text(Some(path.as_ref()), text.as_ref(), mode, environment)
     }
 
     /// Defaults and variables only. `path` is remembered as the place a configuration would have, and need not exist.

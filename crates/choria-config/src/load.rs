@@ -50,12 +50,12 @@ pub(crate) fn file(path: &Path, mode: Mode, environment: &Environment) -> Result
 
 pub(crate) fn text(
     path: Option<&Path>,
-    text: &str,
+    text: &[u8],
     mode: Mode,
     environment: &Environment,
 ) -> Result<Config, ConfigError> {
     let mut loader = Loader::new(mode, path, environment);
-    loader.add(path.unwrap_or_else(|| Path::new("configuration")), text.as_bytes(), "");
+    loader.add(path.unwrap_or_else(|| Path::new("configuration")), text, "");
     if let Some(path) = path {
         loader.add_plugin_d(path)?;
     }

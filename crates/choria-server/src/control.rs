@@ -29,9 +29,9 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Ends the server after `delay`, unless it ends already. Answers how long it will still take.
-    pub fn end_in(&self, delay: Duration, exit: Exit) -> Duration {
-        let now = Instant::now();
+    /// Ends the server `delay` after `now`, unless it ends already. Answers how long it will still take.
+    pub fn end_in(&self, now: std::time::Instant, delay: Duration, exit: Exit) -> Duration {
+        let now = Instant::from_std(now);
         let mut remaining = delay;
         self.sender.send_if_modified(|scheduled| match scheduled {
             Some(earlier) => {

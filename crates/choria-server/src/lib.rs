@@ -18,6 +18,7 @@
 //! | [`registration`] | registration data |
 //! | [`events`], [`status`], [`counters`] | what the world learns of the server |
 //! | [`context`], [`data`] | what agents and filters learn of it |
+//! | [`files`] | the disk, one operation at a time |
 //! | [`control`], [`clock`], [`inputs`] | small parts that agents use |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -31,6 +32,7 @@ pub mod counters;
 pub mod data;
 pub mod events;
 mod go_text;
+pub mod files;
 pub mod host;
 pub mod inputs;
 pub mod pipeline;

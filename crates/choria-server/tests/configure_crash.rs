@@ -5,15 +5,17 @@ mod common;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use choria_security::ca::{IssueRequest, Issued};
 use choria_security::keys::KeyKind;
 use choria_security::transfer::{TransferKey, encrypt_key};
 use choria_server::ServerSettings;
+use choria_server::files::Metadata;
 use choria_server::provision::configure::{ConfigureRequest, Context, Disk, Files, ProviderCheck, configure};
 use choria_testkit::TestCa;
 use common::{NOW, token};
@@ -62,6 +64,21 @@ impl Files for Killed {
     }
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         self.step()
+    }
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        Disk.read(path, limit)
+    }
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        Disk.metadata(path)
+    }
+    fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata> {
+        Disk.symlink_metadata(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        Disk.list(path)
+    }
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        Disk.canonicalize(path)
     }
 }
 

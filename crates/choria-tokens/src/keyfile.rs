@@ -77,6 +77,11 @@ impl Seed {
         decode_hex32(text.trim()).map(Self::from_bytes)
     }
 
+    /// The 64 lower case hex characters that a seed file holds.
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(hex::encode(self.0.as_slice()))
+    }
+
     /// The public key that belongs to this seed.
     pub fn public(&self) -> [u8; 32] {
         let pair = self.pair();
@@ -149,8 +154,7 @@ pub fn read_public(path: impl AsRef<Path>) -> Result<[u8; 32], KeyFileError> {
 /// # Errors
 /// When it exists and may not be replaced, or cannot be written.
 pub fn write_seed(path: impl AsRef<Path>, seed: &Seed, replace: bool) -> Result<(), KeyFileError> {
-    let text = Zeroizing::new(hex::encode(seed.0.as_slice()));
-    write(path.as_ref(), text.as_bytes(), 0o600, replace)
+    write(path.as_ref(), seed.to_hex().as_bytes(), 0o600, replace)
 }
 
 /// Writes a public key file, mode 0644.

@@ -2,10 +2,12 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | [`agent`] | the actions |
+//! | [`agent`] | the agent |
+//! | [`actions`] | what its actions do (sans-io but for the disk) |
 //! | [`lock`] | one provisioner at a time |
 //! | [`configure`] | staged, checked and atomic configuration |
 
+pub mod actions;
 pub mod agent;
 pub mod configure;
 pub mod lock;

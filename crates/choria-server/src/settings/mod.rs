@@ -12,7 +12,8 @@ use choria_config::{BuildSettings, Config, ConfigError, Environment, Mode as Con
 use choria_protocol::subjects::{PROVISIONING_COLLECTIVE, PROVISIONING_REGISTRATION};
 use choria_security::keys::KeyKind;
 
-use crate::provision::configure::{self, Disk, JournalError, Recovered};
+use crate::files::{self, SharedFiles};
+use crate::provision::configure::{self, JournalError, Recovered};
 use decision::{ConfigFile, Decision, Inputs, Refusal};
 pub use token::{IDENTITY_EXTENSION, KEY_TYPE_EXTENSION, ProvisioningSource, ProvisioningToken, UsableToken};
 
@@ -67,6 +68,7 @@ pub struct ServerSettings {
     token: Arc<ProvisioningToken>,
     key_kind: KeyKind,
     environment: Environment,
+    files: SharedFiles,
     notes: Vec<String>,
 }
 
@@ -84,23 +86,70 @@ impl ServerSettings {
         environment: &Environment,
         now: i64,
     ) -> Result<Self, ConfigureError> {
+        Self::load_on(SharedFiles::default(), config_file, provisioning_jwt, environment, now)
+    }
+
+    /// The same with another disk in place of the real one; `plugin.d` and the token and seed of protocol version 2 are
+    /// still looked for on the real one.
+    ///
+    /// # Errors
+    /// As [`ServerSettings::load`].
+    pub fn load_on(
+        files: SharedFiles,
+        config_file: &Path,
+        provisioning_jwt: Option<&Path>,
+        environment: &Environment,
+        now: i64,
+    ) -> Result<Self, ConfigureError> {
         let path = environment.working_directory().join(config_file);
         if path.to_str().is_none() {
             return Err(ConfigureError::Path(path));
         }
         let mut notes = Vec::new();
-        match configure::recover(&Disk, directory_of(&path))? {
+        match configure::recover(&*files, directory_of(&path))? {
             Recovered::Nothing => {}
             Recovered::Old => notes.push("an interrupted configuration was taken back".to_owned()),
             Recovered::New => notes.push("an interrupted configuration was finished".to_owned()),
         }
+        Self::decided(files, path, notes, provisioning_jwt, environment, now)
+    }
+
+    /// What [`ServerSettings::load`] would decide, for programs that look and change nothing: an interrupted `configure` is
+    /// left as it is and told as a note.
+    ///
+    /// # Errors
+    /// As [`ServerSettings::load`].
+    pub fn inspect(
+        config_file: &Path,
+        provisioning_jwt: Option<&Path>,
+        environment: &Environment,
+        now: i64,
+    ) -> Result<Self, ConfigureError> {
+        let path = environment.working_directory().join(config_file);
+        if path.to_str().is_none() {
+            return Err(ConfigureError::Path(path));
+        }
+        let mut notes = Vec::new();
+        if directory_of(&path).join(configure::JOURNAL).exists() {
+            notes.push("a configuration was interrupted, the next start finishes it or takes it back".to_owned());
+        }
+        Self::decided(SharedFiles::default(), path, notes, provisioning_jwt, environment, now)
+    }
+
+    fn decided(
+        files: SharedFiles,
+        path: PathBuf,
+        mut notes: Vec<String>,
+        provisioning_jwt: Option<&Path>,
+        environment: &Environment,
+        now: i64,
+    ) -> Result<Self, ConfigureError> {
         let build = Arc::new(environment.build_settings().clone());
         let token_path = build.provisioning_jwt(provisioning_jwt, environment);
         let token_path = token_path.map(|path| environment.working_directory().join(path));
-        let token = Arc::new(ProvisioningToken::new(token_path, Arc::clone(&build)));
+        let token = Arc::new(ProvisioningToken::on(files.clone(), token_path, Arc::clone(&build)));
 
-        let loaded = Config::load(&path, ConfigMode::Server, environment);
-        let (file, config) = look_at(&path, loaded, environment, now);
+        let (file, config) = look_at(&files, &path, environment, now);
         let inputs = Inputs { path: path.clone(), file, token: token.refresh(), build: token.build_facts() };
         let mode = match decision::decide(&inputs) {
             Decision::Refuse(refusal) => return Err(refusal.into()),
@@ -122,6 +171,7 @@ impl ServerSettings {
             token,
             key_kind: KeyKind::default(),
             environment: environment.clone(),
+            files,
             notes,
         };
         if settings.is_provisioning() {
@@ -141,6 +191,7 @@ impl ServerSettings {
             mode: Mode::Member,
             key_kind: KeyKind::default(),
             environment: environment.clone(),
+            files: SharedFiles::default(),
             notes: Vec::new(),
         }
     }
@@ -204,6 +255,11 @@ impl ServerSettings {
     /// Variables, names and directories that configurations are loaded with.
     pub fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    /// The disk that holds configuration, token and keys.
+    pub fn files(&self) -> &SharedFiles {
+        &self.files
     }
 
     /// What deserves to be logged once logging is set up: why the server is in its mode, recoveries, oddities.
@@ -276,31 +332,26 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// What the decision sees of a configuration, and the configuration to use if there is one.
-fn look_at(
-    path: &Path,
-    loaded: Result<Config, ConfigError>,
-    environment: &Environment,
-    now: i64,
-) -> (ConfigFile, Option<Config>) {
-    match loaded {
+fn look_at(disk: &SharedFiles, path: &Path, environment: &Environment, now: i64) -> (ConfigFile, Option<Config>) {
+    match files::load_config(&**disk, path, environment) {
         Ok(config) => {
             let provision = config.get(&keys::SERVER_PROVISION);
             let file = ConfigFile::Loaded { provision, credentials: credentials::check(&config, now) };
             (file, Some(config))
         }
-        Err(error) if path.is_dir() => {
+        Err(error) if files::is_dir(&**disk, path) => {
             // What the original reads as an empty file. `configure` cannot succeed there and will say so.
             tracing::warn!("the configuration path is a directory: {error}");
             let file = ConfigFile::Loaded { provision: None, credentials: decision::Credentials::NotUsed };
             (file, Config::defaults(Some(path), ConfigMode::Server, environment).ok())
         }
-        Err(error) if error.is_missing_file() && !path.exists() => (ConfigFile::Missing, None),
+        Err(error) if error.is_missing_file() && !files::exists(&**disk, path) => (ConfigFile::Missing, None),
         Err(ConfigError::Read { path, source }) => {
             let text = format!("configuration file {} could not be read: {source}", path.display());
             (ConfigFile::Unreadable(text), None)
         }
         Err(error) => {
-            let (provision, config) = salvage::salvage(path, environment);
+            let (provision, config) = salvage::salvage(&**disk, path, environment);
             (ConfigFile::Broken { error: error.to_string(), provision }, config)
         }
     }

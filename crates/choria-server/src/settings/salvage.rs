@@ -6,6 +6,7 @@ use std::path::Path;
 use choria_config::{Config, Environment, Mode, keys};
 
 use super::decision::Salvaged;
+use crate::files::{Files, MAX_CONFIG};
 
 /// Keys that are worth saving one by one.
 const WANTED: [&str; 6] = [
@@ -18,8 +19,8 @@ const WANTED: [&str; 6] = [
 ];
 
 /// The answer about `plugin.choria.server.provision`, and a configuration of the good lines.
-pub(super) fn salvage(path: &Path, environment: &Environment) -> (Salvaged, Option<Config>) {
-    let bytes = std::fs::read(path).unwrap_or_default();
+pub(super) fn salvage(files: &dyn Files, path: &Path, environment: &Environment) -> (Salvaged, Option<Config>) {
+    let bytes = files.read(path, MAX_CONFIG).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let mut good = String::new();
     let mut unclear = false;

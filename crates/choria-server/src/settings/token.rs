@@ -9,9 +9,13 @@ use choria_config::BuildSettings;
 use choria_connector::servers::{PROVISIONER_SRV, srv_targets};
 use choria_connector::srv::Resolver;
 use choria_connector::{CredentialSource, Credentials, ServerResolver, Target};
-use choria_tokens::{KeyFileError, ProvisioningClaims, Secret, read_provisioning_unverified};
+use choria_tokens::{ProvisioningClaims, Secret, read_provisioning_unverified};
 
 use super::decision::{Build, Token};
+use crate::files::{SharedFiles, read_text};
+
+/// Largest token file that is read.
+const MAX_TOKEN: u64 = 128 * 1024;
 
 /// Extension of a token that names the one node it is for.
 pub const IDENTITY_EXTENSION: &str = "identity";
@@ -83,15 +87,21 @@ impl UsableToken {
 #[derive(Debug)]
 pub struct ProvisioningToken {
     path: Option<PathBuf>,
+    files: SharedFiles,
     build: Arc<BuildSettings>,
     /// Kept when the file goes away: the agent stays active until the next start.
     last: Mutex<Option<Arc<UsableToken>>>,
 }
 
 impl ProvisioningToken {
-    /// The token at `path`; nothing is read yet.
+    /// The token at `path` on the real disk; nothing is read yet.
     pub fn new(path: Option<PathBuf>, build: Arc<BuildSettings>) -> Self {
-        Self { path, build, last: Mutex::new(None) }
+        Self::on(SharedFiles::default(), path, build)
+    }
+
+    /// The same on another disk.
+    pub fn on(files: SharedFiles, path: Option<PathBuf>, build: Arc<BuildSettings>) -> Self {
+        Self { path, files, build, last: Mutex::new(None) }
     }
 
     /// The token file, if one is configured.
@@ -103,11 +113,10 @@ impl ProvisioningToken {
     pub fn refresh(&self) -> Token {
         let Some(path) = &self.path else { return Token::NotConfigured };
         let unusable = |reason: String| Token::Unusable { path: path.clone(), reason };
-        let text = match choria_tokens::keyfile::read_token(path) {
-            Ok(text) => text,
-            Err(KeyFileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Token::Missing(path.clone());
-            }
+        let text = match self.text() {
+            Ok(Some(text)) => text,
+            Ok(None) => return Token::NotConfigured,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Token::Missing(path.clone()),
             Err(error) => return unusable(error.to_string()),
         };
         match UsableToken::parse(&text) {
@@ -118,6 +127,14 @@ impl ProvisioningToken {
             }
             Err(reason) => unusable(reason),
         }
+    }
+
+    /// What the file holds now, whether or not it is usable; nothing when none is configured.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn text(&self) -> io::Result<Option<String>> {
+        self.path.as_ref().map(|path| read_text(&*self.files, path, MAX_TOKEN)).transpose()
     }
 
     /// The last usable content.

@@ -16,13 +16,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::files::{Files, is_there, remove_tree};
+use crate::files::{Files, is_there, remove_tree};
 
 /// Name of the journal in the configuration directory.
 pub const JOURNAL: &str = ".choria-configure.json";
 
 /// Format of the journal. Another one is refused, never guessed at.
 const VERSION: u32 = 1;
+
+/// Largest journal that is read: names of all files of a thousand policies fit many times.
+const MAX_JOURNAL: u64 = 16 * 1024 * 1024;
 
 /// New content for one name.
 #[derive(Debug)]
@@ -158,11 +161,15 @@ impl Entry {
 pub fn replace(files: &dyn Files, directory: &Path, replacements: &[Replacement]) -> Result<(), JournalError> {
     let entries = replacements.iter().map(|replacement| Entry {
         target: replacement.target.clone(),
-        existed: is_there(&replacement.target),
+        existed: is_there(files, &replacement.target),
         remains: !matches!(replacement.content, Content::Absent),
     });
-    let mut journal =
-        Journal { version: VERSION, state: State::Prepare, entries: entries.collect(), made: missing(replacements) };
+    let mut journal = Journal {
+        version: VERSION,
+        state: State::Prepare,
+        entries: entries.collect(),
+        made: missing(files, replacements),
+    };
     let run = Run { files, directory };
     if let Err(first) = run.prepare(&journal, replacements) {
         return Err(back(first, run.undo(&journal)));
@@ -190,7 +197,7 @@ pub fn recover(files: &dyn Files, directory: &Path) -> Result<Recovered, Journal
     let run = Run { files, directory };
     let path = directory.join(JOURNAL);
     let unreadable = |reason: String| JournalError::Unreadable { path: path.clone(), reason };
-    let text = match std::fs::read(&path) {
+    let text = match files.read(&path, MAX_JOURNAL) {
         Ok(text) => text,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             run.remove(&run.temporary())?;
@@ -216,10 +223,11 @@ fn back(first: JournalError, undone: Result<(), JournalError>) -> JournalError {
 }
 
 /// Parent directories that must be made, outermost first.
-fn missing(replacements: &[Replacement]) -> Vec<PathBuf> {
+fn missing(files: &dyn Files, replacements: &[Replacement]) -> Vec<PathBuf> {
     let mut made: Vec<PathBuf> = Vec::new();
     for replacement in replacements {
-        let ancestors: Vec<&Path> = replacement.target.ancestors().skip(1).take_while(|path| !is_there(path)).collect();
+        let ancestors: Vec<&Path> =
+            replacement.target.ancestors().skip(1).take_while(|path| !is_there(files, path)).collect();
         for path in ancestors.into_iter().rev() {
             if !made.iter().any(|known| known == path) {
                 made.push(path.to_owned());
@@ -286,11 +294,11 @@ impl Run<'_> {
         if journal.state == State::Commit {
             for entry in &journal.entries {
                 let (new, old) = (entry.staged(), entry.aside());
-                let pending = if entry.remains { is_there(&new) } else { is_there(&entry.target) };
+                let pending = if entry.remains { self.is_there(&new) } else { self.is_there(&entry.target) };
                 if !pending {
                     continue;
                 }
-                if is_there(&entry.target) {
+                if self.is_there(&entry.target) {
                     self.rename(&entry.target, &old)?;
                 }
                 if entry.remains {
@@ -313,14 +321,14 @@ impl Run<'_> {
             if journal.state == State::Rollback {
                 if !entry.existed {
                     self.remove(&entry.target)?;
-                } else if is_there(&entry.aside()) {
+                } else if self.is_there(&entry.aside()) {
                     self.remove(&entry.target)?;
                     self.rename(&entry.aside(), &entry.target)?;
                 }
             }
             self.remove(&entry.staged())?;
         }
-        for path in journal.made.iter().rev().filter(|path| is_there(path)) {
+        for path in journal.made.iter().rev().filter(|path| self.is_there(path)) {
             step("remove directory", path, self.files.remove_dir(path))?;
         }
         self.forget(journal)
@@ -338,12 +346,16 @@ impl Run<'_> {
         let mut synced: Vec<&Path> = Vec::new();
         for entry in &journal.entries {
             let parent = entry.parent();
-            if !synced.contains(&parent) && is_there(parent) {
+            if !synced.contains(&parent) && self.is_there(parent) {
                 self.sync(parent)?;
                 synced.push(parent);
             }
         }
         Ok(())
+    }
+
+    fn is_there(&self, path: &Path) -> bool {
+        is_there(self.files, path)
     }
 
     fn sync(&self, path: &Path) -> Result<(), JournalError> {

@@ -2,20 +2,43 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::super::files::Disk as RealDisk;
 use super::*;
+use crate::files::{Disk as RealDisk, Metadata};
 
 /// The disk without waiting for it: a killed process loses nothing that the kernel has, and thousands of kills are tried.
 const DISK: Quick = Quick;
 
 struct Quick;
 
+/// Reading is never what fails.
+macro_rules! reads {
+    () => {
+        fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+            RealDisk.read(path, limit)
+        }
+        fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+            RealDisk.metadata(path)
+        }
+        fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata> {
+            RealDisk.symlink_metadata(path)
+        }
+        fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+            RealDisk.list(path)
+        }
+        fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+            RealDisk.canonicalize(path)
+        }
+    };
+}
+
 impl Files for Quick {
+    reads!();
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
         RealDisk.create_dir(path, mode)
     }
@@ -63,6 +86,7 @@ impl Dying {
 }
 
 impl Files for Dying {
+    reads!();
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
         self.step()?;
         DISK.create_dir(path, mode)
@@ -107,6 +131,7 @@ macro_rules! hiccup {
 }
 
 impl Files for Hiccup {
+    reads!();
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
         hiccup!(self, DISK.create_dir(path, mode))
     }

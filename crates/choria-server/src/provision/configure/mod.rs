@@ -7,16 +7,14 @@
 //! | `policies` | policy files: names, and what stays of the old ones |
 //! | `tls` | certificate, CA and key as one set |
 //! | [`journal`] | replacing several files at once |
-//! | [`files`] | the disk, one operation at a time |
 
-pub mod files;
 pub mod journal;
 pub mod plan;
 mod policies;
 pub mod request;
 mod tls;
 
-pub use files::{Disk, Files};
+pub use crate::files::{Disk, Files};
 pub use journal::{Content, JOURNAL, JournalError, Recovered, Replacement, recover};
 pub use plan::{ConfigureError, Context, Plan, ProviderCheck, plan};
 pub use request::ConfigureRequest;
@@ -26,7 +24,7 @@ pub use request::ConfigureRequest;
 /// # Errors
 /// The text to answer.
 pub fn configure(files: &dyn Files, request: &ConfigureRequest, context: &Context<'_>) -> Result<Plan, ConfigureError> {
-    let plan = plan(request, context)?;
+    let plan = plan(files, request, context)?;
     journal::replace(files, plan.directory(), &plan.replacements)?;
     Ok(plan)
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use choria_config::{Config, Environment, Mode, SecurityProvider, keys};
-use choria_security::atomic;
 use choria_security::cert;
 use choria_security::chain;
 use choria_security::keys::PrivateKey;
@@ -12,11 +11,11 @@ use choria_security::trust::Authorities;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::files::is_there;
 use super::journal::{Content, JournalError, Replacement};
 use super::policies;
 use super::request::ConfigureRequest;
 use super::tls::TlsSet;
+use crate::files::{Files, Kind, is_dir, is_there, read_text};
 use crate::go_text;
 
 /// Whether the written configuration must hold a security provider that this program can start with.
@@ -104,7 +103,7 @@ pub enum ConfigureError {
 ///
 /// # Errors
 /// The first check that fails.
-pub fn plan(request: &ConfigureRequest, context: &Context<'_>) -> Result<Plan, ConfigureError> {
+pub fn plan(files: &dyn Files, request: &ConfigureRequest, context: &Context<'_>) -> Result<Plan, ConfigureError> {
     if request.config.is_empty() {
         return Err(ConfigureError::Empty);
     }
@@ -113,13 +112,13 @@ pub fn plan(request: &ConfigureRequest, context: &Context<'_>) -> Result<Plan, C
     }
     let settings = decode(&request.config)?;
     let directory = context.config_file.parent().unwrap_or_else(|| Path::new("/")).to_owned();
-    let tls = TlsSet::read(request, &directory, context.transfer, context.now).map_err(ConfigureError::Tls)?;
+    let tls = TlsSet::read(files, request, &directory, context.transfer, context.now).map_err(ConfigureError::Tls)?;
     policies::check_names(&request.action_policies, ".policy").map_err(ConfigureError::Policies)?;
     policies::check_names(&request.opa_policies, ".rego").map_err(ConfigureError::Rego)?;
 
     let text = render(&settings, context).map_err(ConfigureError::Config)?;
-    check(&text, &settings, tls.as_ref(), context).map_err(ConfigureError::Config)?;
-    let config_file = writable(context.config_file).map_err(ConfigureError::Config)?;
+    check(files, &text, &settings, tls.as_ref(), context).map_err(ConfigureError::Config)?;
+    let config_file = writable(files, context.config_file).map_err(ConfigureError::Config)?;
 
     let mut replacements = tls.map(|tls| tls.replacements()).unwrap_or_default();
     if !request.server_jwt.is_empty() {
@@ -127,7 +126,7 @@ pub fn plan(request: &ConfigureRequest, context: &Context<'_>) -> Result<Plan, C
         replacements.push(Replacement { target, content: Content::file(request.server_jwt.as_bytes(), 0o600) });
     }
     replacements.push(Replacement { target: config_file, content: Content::file(text, 0o600) });
-    let kept = policies::replacement(&directory, &request.action_policies, &request.opa_policies);
+    let kept = policies::replacement(files, &directory, &request.action_policies, &request.opa_policies);
     replacements.extend(kept.map_err(ConfigureError::Policies)?);
     Ok(Plan { replacements, lines: settings.len() + 1, directory })
 }
@@ -171,14 +170,20 @@ fn render(settings: &[(String, String)], context: &Context<'_>) -> Result<String
 }
 
 /// Loads the text as the next start will, and asks whether that start would succeed.
-fn check(text: &str, settings: &[(String, String)], tls: Option<&TlsSet>, context: &Context<'_>) -> Result<(), String> {
+fn check(
+    files: &dyn Files,
+    text: &str,
+    settings: &[(String, String)],
+    tls: Option<&TlsSet>,
+    context: &Context<'_>,
+) -> Result<(), String> {
     let config = Config::from_text_at(context.config_file, text, Mode::Server, context.environment)
         .map_err(|error| format!("generated configuration could not be parsed: {error}"))?;
     let beside = context.config_file.with_file_name("plugin.d");
     for (key, value) in settings {
         let read = config.raw(key).unwrap_or_default();
         // A file in plugin.d may win over the main file; that is its purpose.
-        if read != value.trim() && !beside.is_dir() {
+        if read != value.trim() && !is_dir(files, &beside) {
             return Err(format!("{key} would be read as {read:?}"));
         }
     }
@@ -194,13 +199,18 @@ fn check(text: &str, settings: &[(String, String)], tls: Option<&TlsSet>, contex
         _ => {}
     }
     match context.provider {
-        ProviderCheck::Required => check_provider(&config, tls, context),
+        ProviderCheck::Required => check_provider(files, &config, tls, context),
         ProviderCheck::Embedded => Ok(()),
     }
 }
 
 /// Certificate, key and CA that the configuration names must exist, after this call, and fit together.
-fn check_provider(config: &Config, tls: Option<&TlsSet>, context: &Context<'_>) -> Result<(), String> {
+fn check_provider(
+    files: &dyn Files,
+    config: &Config,
+    tls: Option<&TlsSet>,
+    context: &Context<'_>,
+) -> Result<(), String> {
     let provider = config.get(&keys::SECURITY_PROVIDER);
     if provider != SecurityProvider::File {
         return Err(format!(
@@ -216,7 +226,7 @@ fn check_provider(config: &Config, tls: Option<&TlsSet>, context: &Context<'_>) 
     let key = path(config.get(&keys::SECURITY_FILE_KEY), keys::SECURITY_FILE_KEY.name())?;
     let ca = path(config.get(&keys::SECURITY_FILE_CA), keys::SECURITY_FILE_CA.name())?;
 
-    let text = |path: &Path| tls.and_then(|tls| tls.text(path)).map_or_else(|| read_regular(path), Ok);
+    let text = |path: &Path| tls.and_then(|tls| tls.text(path)).map_or_else(|| read_regular(files, path), Ok);
     let certificate_text = text(&certificate)?;
     let facts =
         cert::first_from_pem(&certificate_text).map_err(|error| format!("{}: {error}", certificate.display()))?;
@@ -227,7 +237,7 @@ fn check_provider(config: &Config, tls: Option<&TlsSet>, context: &Context<'_>) 
     let key_here = match tls.and_then(|tls| tls.key(&key)) {
         Some(key) => key,
         None => {
-            let text = Zeroizing::new(read_regular(&key)?);
+            let text = Zeroizing::new(read_regular(files, &key)?);
             loaded = PrivateKey::from_pem(&text).map_err(|error| format!("{}: {error}", key.display()))?;
             &loaded
         }
@@ -242,23 +252,23 @@ fn check_provider(config: &Config, tls: Option<&TlsSet>, context: &Context<'_>) 
 const MAX_PEM: u64 = 1024 * 1024;
 
 /// Reads a regular file of bounded size. The path comes from a request: a device or pipe would never end.
-pub(super) fn read_regular(path: &Path) -> Result<String, String> {
+pub(super) fn read_regular(files: &dyn Files, path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let metadata = std::fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?;
-    if !metadata.is_file() {
+    let metadata = files.metadata(path).map_err(|error| format!("{shown}: {error}"))?;
+    if metadata.kind != Kind::File {
         return Err(format!("{shown} is not a regular file"));
     }
-    atomic::read_text(path, MAX_PEM).map_err(|error| error.to_string())
+    read_text(files, path, MAX_PEM).map_err(|error| format!("could not read {shown}: {error}"))
 }
 
 /// Where the configuration really lies: the target of a link, the link itself if it leads nowhere.
-fn writable(path: &Path) -> Result<PathBuf, String> {
-    if path.is_dir() {
+fn writable(files: &dyn Files, path: &Path) -> Result<PathBuf, String> {
+    if is_dir(files, path) {
         return Err(format!("{} is a directory", path.display()));
     }
-    match std::fs::canonicalize(path) {
+    match files.canonicalize(path) {
         Ok(target) => Ok(target),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_there(path) => Ok(path.to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_there(files, path) => Ok(path.to_owned()),
         Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
@@ -268,6 +278,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::files::Disk;
 
     fn planned(config: &str, directory: &Path) -> Result<Plan, ConfigureError> {
         let environment = Environment::fixed("n1.lab.test").with_working_directory(directory);
@@ -283,7 +294,7 @@ mod tests {
             sender: "p.choria",
             now: 1_795_219_200,
         };
-        plan(&request, &context)
+        plan(&Disk, &request, &context)
     }
 
     fn text_of(plan: &Plan) -> String {
@@ -294,7 +305,7 @@ mod tests {
     #[test]
     fn devices_and_directories_are_not_read() {
         for path in ["/dev/zero", "/", "/nonexistent/x"] {
-            assert!(read_regular(Path::new(path)).is_err(), "{path}");
+            assert!(read_regular(&Disk, Path::new(path)).is_err(), "{path}");
         }
     }
 

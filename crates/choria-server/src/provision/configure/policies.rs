@@ -1,16 +1,18 @@
 //! Policy files. A new set of action policies replaces the old action policies and nothing else: `groups` and the Rego
 //! policies stay unless they come anew (spec 03 §17 row 24).
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::Path;
 
 use super::journal::{Content, Replacement};
+use crate::files::{Files, Kind, is_dir};
 
 /// Mode of policy files: nobody edits them by hand.
 const FILE_MODE: u32 = 0o400;
 /// Mode of their directories.
 const DIRECTORY_MODE: u32 = 0o700;
+/// Largest policy that is kept.
+const MAX_POLICY: u64 = 64 * 1024 * 1024;
 
 /// Checks a name: a base name with this extension, of letters, digits, dots, hyphens and underscores.
 fn check_name(name: &str, extension: &str) -> Result<(), String> {
@@ -40,6 +42,7 @@ fn files(policies: &[(String, String)]) -> Vec<(String, Content)> {
 /// # Errors
 /// What stays of the old policies cannot be read.
 pub(super) fn replacement(
+    disk: &dyn Files,
     directory: &Path,
     action: &[(String, String)],
     rego: &[(String, String)],
@@ -51,33 +54,34 @@ pub(super) fn replacement(
         (true, false) => Ok(Some(Replacement { target: target.join("rego"), content: rego_content() })),
         (false, _) => {
             let mut entries = files(action);
-            let kept = |error: std::io::Error| format!("could not keep the policies that are there: {error}");
-            entries.extend(keep_file(&target, "groups").map_err(kept)?);
+            let kept = |error: io::Error| format!("could not keep the policies that are there: {error}");
+            entries.extend(keep_file(disk, &target, "groups").map_err(kept)?);
             if !rego.is_empty() {
                 entries.push(("rego".to_owned(), rego_content()));
-            } else if target.join("rego").is_dir() {
-                entries.push(("rego".to_owned(), keep_directory(&target.join("rego")).map_err(kept)?));
+            } else if is_dir(disk, &target.join("rego")) {
+                entries.push(("rego".to_owned(), keep_directory(disk, &target.join("rego")).map_err(kept)?));
             }
             Ok(Some(Replacement { target, content: Content::Directory { mode: DIRECTORY_MODE, entries } }))
         }
     }
 }
 
-fn keep_file(directory: &Path, name: &str) -> std::io::Result<Option<(String, Content)>> {
+fn keep_file(disk: &dyn Files, directory: &Path, name: &str) -> io::Result<Option<(String, Content)>> {
     let path = directory.join(name);
-    if !path.is_file() {
-        return Ok(None);
+    match disk.metadata(&path) {
+        Ok(metadata) if metadata.kind == Kind::File => {
+            Ok(Some((name.to_owned(), Content::file(disk.read(&path, MAX_POLICY)?, metadata.mode))))
+        }
+        _ => Ok(None),
     }
-    let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
-    Ok(Some((name.to_owned(), Content::file(fs::read(&path)?, mode))))
 }
 
-fn keep_directory(path: &Path) -> std::io::Result<Content> {
-    let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
+fn keep_directory(disk: &dyn Files, path: &Path) -> io::Result<Content> {
+    let mode = disk.metadata(path)?.mode;
     let mut entries = Vec::new();
-    for entry in fs::read_dir(path)? {
-        if let Ok(name) = entry?.file_name().into_string() {
-            entries.extend(keep_file(path, &name)?);
+    for name in disk.list(path)? {
+        if let Ok(name) = name.into_string() {
+            entries.extend(keep_file(disk, path, &name)?);
         }
     }
     entries.sort_by(|(a, _), (b, _)| a.cmp(b));

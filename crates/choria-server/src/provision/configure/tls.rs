@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::journal::{Content, Replacement};
 use super::plan::read_regular;
 use super::request::ConfigureRequest;
+use crate::files::{Files, exists, is_dir};
 
 /// The set that a request brings.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ impl TlsSet {
     /// Reads and checks the set. `Ok(None)` when the request brings none. Texts follow the original's
     /// `TLS Setup Failed: `.
     pub(super) fn read(
+        files: &dyn Files,
         request: &ConfigureRequest,
         base: &Path,
         transfer: Option<&TransferKey>,
@@ -64,25 +66,25 @@ impl TlsSet {
             ca: request.ca.clone(),
             key,
         };
-        set.check_key()?;
-        if set.directory.exists() && !set.directory.is_dir() {
+        set.check_key(files)?;
+        if exists(files, &set.directory) && !is_dir(files, &set.directory) {
             return Err(format!("could not create ssl directory {}: it is a file", set.directory.display()));
         }
         Ok(Some(set))
     }
 
     /// The key must be the certificate's: the one that came, else the one `gencsr` made.
-    fn check_key(&self) -> Result<(), String> {
+    fn check_key(&self, files: &dyn Files) -> Result<(), String> {
         let mismatch = |origin: &str| Err(format!("the certificate is not for {origin}"));
         match &self.key {
             Some(key) if !self.facts.belongs_to(key) => mismatch("the private key that came with it"),
             Some(_) => Ok(()),
             None => {
                 let path = self.path("private.pem");
-                if !path.exists() {
+                if !exists(files, &path) {
                     return Ok(());
                 }
-                let text = Zeroizing::new(read_regular(&path)?);
+                let text = Zeroizing::new(read_regular(files, &path)?);
                 let key = PrivateKey::from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))?;
                 if self.facts.belongs_to(&key) {
                     return Ok(());
