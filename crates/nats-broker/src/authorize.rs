@@ -173,8 +173,8 @@ pub(crate) fn leave(session: &Session) {
     let conn = &session.conn;
     let subscriptions = conn.rare.lock().subs.len();
     shared.end_subscriptions(conn);
-    if shared.conns.lock().remove(&conn.cid).is_none() {
-        // Never admitted.
+    if !shared.roster.lock().remove(conn.cid) && session.grant().is_none() {
+        // Never admitted, or crowded out. One that is crowded out while it logs in has something to give back.
         return;
     }
     if let Some((account, grant)) = session.grant() {

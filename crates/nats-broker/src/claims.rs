@@ -20,8 +20,9 @@ type ClaimKey = (u32, Box<str>);
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     held: Mutex<FxHashMap<ClaimKey, Arc<Conn>>>,
-    /// Told whenever a probed holder sent something or a claim came free.
-    moved: Notify,
+    /// Holders that are being probed, by connection. One bell each: a whole fleet may probe at once, and nobody shall be
+    /// woken by what another's holder does.
+    probed: Mutex<FxHashMap<u64, Arc<Notify>>>,
 }
 
 /// The present holder lives.
@@ -80,25 +81,34 @@ impl Claims {
     async fn lives(&self, holder: &Arc<Conn>, probe: Duration) -> bool {
         let deadline = Instant::now() + probe;
         let before = holder.reads_seen();
+        let bell = Arc::clone(self.probed.lock().entry(holder.cid).or_default());
         holder.set(flag::PROBED);
         holder.append(|out| out.extend_from_slice(encode::PING));
         holder.flush();
-        loop {
-            let moved = self.moved.notified();
+        let lives = loop {
+            let moved = bell.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
             if holder.reads_seen() != before {
-                return true;
+                break true;
             }
             if holder.has(flag::CLOSING) || tokio::time::timeout_at(deadline, moved).await.is_err() {
-                return false;
+                break false;
             }
+        };
+        let mut probed = self.probed.lock();
+        // Ours and the table's: nobody else listens.
+        if Arc::strong_count(&bell) == 2 {
+            probed.remove(&holder.cid);
         }
+        lives
     }
 
     /// A connection that is being probed sent something.
-    pub(crate) fn heard(&self) {
-        self.moved.notify_waiters();
+    pub(crate) fn heard(&self, cid: u64) {
+        if let Some(bell) = self.probed.lock().get(&cid) {
+            bell.notify_waiters();
+        }
     }
 
     /// Gives a claim back, if `conn` still holds it.
@@ -109,7 +119,9 @@ impl Claims {
             held.remove(&key);
         }
         drop(held);
-        self.moved.notify_waiters();
+        if let Some(bell) = self.probed.lock().remove(&conn.cid) {
+            bell.notify_waiters();
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The async shell of one connection: greeting, TLS handshake, reading, waiting for the authenticator, ending.
+//! The async shell of one connection: greeting, reading, waiting for the authenticator, ending.
 //!
 //! Reading and everything that follows from it happen inside one poll, with buffers that belong to the thread,
 //! so an idle connection owns nothing but its state.
@@ -25,12 +25,13 @@ use tokio::time::Instant;
 use crate::auth::Refusal;
 use crate::authorize::authorize;
 use crate::conn::{Conn, Link, flag};
+use crate::handshake::shake_hands;
 use crate::outbox::Outbox;
 use crate::route::{STALL, Tick};
 use crate::session::{Next, Session};
 use crate::shared::Shared;
 use crate::timers::Timer;
-use crate::tls::{LARGEST_RECORD, Tls};
+use crate::tls::LARGEST_RECORD;
 
 /// Most bytes taken from a socket in one read.
 const CHUNK: usize = 64 << 10;
@@ -44,14 +45,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 const LINGER: Duration = Duration::from_millis(250);
 
 /// Memory of one thread, used by whichever connection is being served.
-struct Worker {
-    cipher: Box<[u8]>,
-    plain: Box<[u8]>,
+pub(crate) struct Worker {
+    pub(crate) cipher: Box<[u8]>,
+    pub(crate) plain: Box<[u8]>,
     tick: Tick,
 }
 
 thread_local! {
-    static WORKER: RefCell<Worker> = RefCell::new(Worker {
+    pub(crate) static WORKER: RefCell<Worker> = RefCell::new(Worker {
         cipher: vec![0; CHUNK + LARGEST_RECORD].into(),
         plain: vec![0; PLAIN].into(),
         tick: Tick::new(rand::random()),
@@ -95,12 +96,10 @@ impl Tail {
 }
 
 /// The read side of a connection.
-struct Reader {
+pub(crate) struct Reader {
     half: OwnedReadHalf,
     tail: Tail,
     has_tls: bool,
-    /// The peer's first byte was that of a TLS handshake.
-    speaks_tls: bool,
     /// Look at the tail again before reading.
     resume: bool,
 }
@@ -124,7 +123,8 @@ pub(crate) fn serve(
         Arc::clone(&shared.hub),
         Outbox::default(),
     ));
-    let is_admitted = shared.admit(&conn);
+    let is_newcomer = tls_config.is_some() || shared.authenticator.auth_required();
+    let is_admitted = shared.admit(&conn, is_newcomer);
     let session = Session::new(Arc::clone(shared), Arc::clone(&conn), listener);
     let nonce = shared.authenticator.wants_nonce().then(new_nonce);
     let line = session.info(nonce.clone(), tls_config.is_some()).to_line();
@@ -141,11 +141,12 @@ pub(crate) fn serve(
     let mut served = Served {
         has_left: false,
         session,
-        reader: Reader { half, tail: Tail::default(), has_tls: false, speaks_tls: false, resume: false },
+        reader: Reader { half, tail: Tail::default(), has_tls: false, resume: false },
         nonce: nonce.map(String::into_boxed_str),
     };
     async move {
         if is_admitted && Box::pin(served.establish(tls_config)).await {
+            served.session.shared.settle(served.session.conn.cid);
             served.run().await;
         }
         Box::pin(served.finish()).await;
@@ -170,8 +171,9 @@ impl Served {
     async fn establish(&mut self, tls_config: Option<Arc<rustls::ServerConfig>>) -> bool {
         let shared = Arc::clone(&self.session.shared);
         if let Some(config) = tls_config {
-            let deadline = Instant::now() + shared.config.tls_timeout;
-            if let Err(detail) = self.handshake(config, deadline).await {
+            self.reader.has_tls = true;
+            let conn = Arc::clone(&self.session.conn);
+            if let Err(detail) = shake_hands(&mut self.reader, &conn, &shared, config).await {
                 let refusal = Refusal { reason: "tls_failure", detail, claimed: None };
                 tracing::debug!(cid = self.session.conn.cid, remote = ?self.session.conn.remote, %refusal, "TLS handshake failed");
                 shared.observer.refused(self.session.conn.remote, &refusal);
@@ -209,21 +211,6 @@ impl Served {
             }
         }
         true
-    }
-
-    async fn handshake(&mut self, config: Arc<rustls::ServerConfig>, deadline: Instant) -> Result<(), String> {
-        let tls = Tls::new(config).map_err(|error| error.to_string())?;
-        self.session.conn.outbox.lock().tls = Some(Box::new(tls));
-        self.reader.has_tls = true;
-        let conn = Arc::clone(&self.session.conn);
-        let shake = poll_fn(|cx| self.reader.poll_handshake(&conn, cx));
-        match tokio::time::timeout_at(deadline, shake).await {
-            Err(_) => return Err("the handshake did not end in time".to_owned()),
-            Ok(done) => done?,
-        }
-        let agreed = conn.outbox.lock().tls.as_ref().and_then(|tls| tls.agreed());
-        conn.rare.lock().about.get_or_insert_default().tls = agreed;
-        Ok(())
     }
 
     async fn step(&mut self) -> Step {
@@ -327,13 +314,14 @@ async fn pause(conn: &Conn, targets: SmallVec<[Arc<Conn>; 2]>) {
 
 impl Reader {
     /// One read into `to`; 0 = the peer is gone.
-    fn poll_read(half: &mut OwnedReadHalf, to: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&mut self, to: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(to);
-        ready!(Pin::new(half).poll_read(cx, &mut buffer))?;
+        ready!(Pin::new(&mut self.half).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    fn poll_output(&self, conn: &Conn, cx: &mut Context<'_>) -> bool {
+    /// Writes what the socket was too full for; `false`: the connection is over.
+    pub(crate) fn poll_output(&self, conn: &Conn, cx: &mut Context<'_>) -> bool {
         while conn.has(flag::WANTS_WRITE) {
             match self.half.as_ref().poll_write_ready(cx) {
                 Poll::Pending => break,
@@ -347,51 +335,9 @@ impl Reader {
         true
     }
 
-    fn poll_handshake(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
-        conn.register(cx);
-        loop {
-            if conn.has(flag::CLOSING) || !self.poll_output(conn, cx) {
-                return Poll::Ready(Err("the connection was closed".to_owned()));
-            }
-            let outcome = WORKER.with_borrow_mut(|worker| {
-                let kept = conn.outbox.lock().tls.as_ref().map_or(0, |tls| tls.kept());
-                let all = match Self::poll_read(&mut self.half, &mut worker.cipher[kept..], cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err("the peer left".to_owned())),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
-                    Poll::Ready(Ok(read)) => &mut worker.cipher[..kept + read],
-                };
-                self.speaks_tls |= kept == 0 && all[0] == 0x16;
-                let mut outbox = conn.outbox.lock();
-                let Some(tls) = &mut outbox.tls else {
-                    return Poll::Ready(Err("the connection was closed".to_owned()));
-                };
-                let ingested = tls.ingest(all, kept, &mut worker.plain);
-                let is_done = !tls.is_handshaking();
-                drop(outbox);
-                match ingested {
-                    Ok(ingested) => {
-                        self.tail.bytes.extend_from_slice(&worker.plain[..ingested.plain]);
-                        conn.flush();
-                        Poll::Ready(Ok(is_done))
-                    }
-                    Err(error) => {
-                        // A peer that does not speak TLS at all gets no alert.
-                        if self.speaks_tls {
-                            conn.flush();
-                        } else {
-                            conn.outbox.lock().abandon();
-                        }
-                        Poll::Ready(Err(error.to_string()))
-                    }
-                }
-            });
-            match ready!(outcome) {
-                Ok(true) => return Poll::Ready(Ok(())),
-                Ok(false) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+    /// Keeps plain bytes that came along with the end of the handshake.
+    pub(crate) fn keep_early(&mut self, plain: &[u8]) {
+        self.tail.bytes.extend_from_slice(plain);
     }
 
     /// Reads once and works through what came.
@@ -464,7 +410,7 @@ impl Reader {
             false => 0,
         };
         let to = if self.has_tls { &mut cipher[kept..] } else { &mut plain[..longest] };
-        let read = match ready!(Self::poll_read(&mut self.half, to, cx)) {
+        let read = match ready!(self.poll_read(to, cx)) {
             Ok(0) => {
                 conn.close("Client Closed");
                 return Poll::Ready(ReadOutcome { failed: true, ..ReadOutcome::default() });
@@ -520,6 +466,6 @@ fn note_input(session: &Session, now: u64) {
     conn.last_in.store(now, Ordering::Relaxed);
     conn.reads.fetch_add(1, Ordering::Release);
     if conn.has(flag::PROBED) && conn.clear(flag::PROBED) {
-        session.shared.claims.heard();
+        session.shared.claims.heard(conn.cid);
     }
 }

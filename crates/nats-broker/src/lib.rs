@@ -13,7 +13,8 @@
 //! | `static_auth` | two simple authenticators |
 //! | `config` | settings, accounts, exports, imports, start errors |
 //! | `broker` | start, stop, publish and subscribe from inside, deadlines |
-//! | `connection`, `authorize`, `claims` | the async shell of a connection: TLS, CONNECT, exclusive names |
+//! | `connection`, `handshake`, `authorize`, `claims` | the async shell of a connection: TLS, CONNECT, exclusive names |
+//! | `turns` | who may compute a handshake next |
 //! | `session` | the engine: operations of one client |
 //! | `route`, `service`, `sys` | matching and delivery, crossing between accounts, answers of the broker itself |
 //! | `account`, `mapping`, `index`, `subscription` | what is known of accounts and who listens |
@@ -32,6 +33,7 @@ mod claims;
 mod config;
 mod conn;
 mod connection;
+mod handshake;
 mod index;
 mod local;
 mod mapping;
@@ -48,6 +50,7 @@ mod subscription;
 mod sys;
 mod timers;
 mod tls;
+mod turns;
 
 pub use auth::*;
 pub use broker::{Broker, ConnectionInfo, LocalError};

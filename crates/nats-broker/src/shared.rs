@@ -1,6 +1,6 @@
 //! The running broker: everything that its connections, timers and handles share.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,16 +11,18 @@ use parking_lot::Mutex;
 use rand::Rng;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::account::{Account, AccountNames};
-use crate::auth::{Authenticator, Observer};
+use crate::auth::{Authenticator, Observer, Refusal};
 use crate::claims::Claims;
 use crate::config::BrokerConfig;
 use crate::conn::{Conn, Hub};
 use crate::monitor::ClosedConnection;
 use crate::subscription::Subscription;
+use crate::turns::Turns;
 
 /// A listening socket as it runs.
 #[derive(Debug)]
@@ -39,6 +41,22 @@ pub(crate) struct EndedTotals {
     pub(crate) out_bytes: AtomicU64,
 }
 
+/// The connections.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    pub(crate) all: FxHashMap<u64, Arc<Conn>>,
+    /// Those of them that have not logged in yet; the oldest has the smallest number.
+    newcomers: BTreeSet<u64>,
+}
+
+impl Roster {
+    /// Takes a connection out; `false`: it was not in.
+    pub(crate) fn remove(&mut self, cid: u64) -> bool {
+        self.newcomers.remove(&cid);
+        self.all.remove(&cid).is_some()
+    }
+}
+
 /// The running broker.
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
@@ -51,7 +69,9 @@ pub(crate) struct Shared {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) claims: Claims,
-    pub(crate) conns: Mutex<FxHashMap<u64, Arc<Conn>>>,
+    pub(crate) roster: Mutex<Roster>,
+    /// Who may compute handshakes.
+    pub(crate) turns: Arc<Turns>,
     pub(crate) closed: Mutex<VecDeque<ClosedConnection>>,
     pub(crate) ended: EndedTotals,
     pub(crate) total_connections: AtomicU64,
@@ -84,7 +104,9 @@ impl Shared {
             observer,
             hub,
             claims: Claims::default(),
-            conns: Mutex::new(FxHashMap::default()),
+            roster: Mutex::default(),
+            // Outside a runtime there is nobody to take turns with.
+            turns: Turns::new(Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers())),
             closed: Mutex::new(VecDeque::new()),
             ended: EndedTotals::default(),
             total_connections: AtomicU64::new(0),
@@ -112,25 +134,56 @@ impl Shared {
     }
 
     pub(crate) fn conn(&self, cid: u64) -> Option<Arc<Conn>> {
-        self.conns.lock().get(&cid).cloned()
+        self.roster.lock().all.get(&cid).cloned()
     }
 
     /// All connections, oldest first.
     pub(crate) fn all_conns(&self) -> Vec<Arc<Conn>> {
-        let mut all: Vec<Arc<Conn>> = self.conns.lock().values().cloned().collect();
+        let mut all: Vec<Arc<Conn>> = self.roster.lock().all.values().cloned().collect();
         all.sort_unstable_by_key(|conn| conn.cid);
         all
     }
 
-    /// Adds a connection unless there are too many.
-    pub(crate) fn admit(&self, conn: &Arc<Conn>) -> bool {
+    /// Adds a connection; a newcomer has yet to shake hands or to log in. When there are too many, the newcomer that has
+    /// been at it for longest has to go; `false`: all have logged in, there is no room.
+    pub(crate) fn admit(&self, conn: &Arc<Conn>, is_newcomer: bool) -> bool {
         self.total_connections.fetch_add(1, Ordering::Relaxed);
-        let mut conns = self.conns.lock();
-        if conns.len() >= self.config.max_connections {
-            return false;
+        let mut roster = self.roster.lock();
+        let mut crowded_out = None;
+        if roster.all.len() >= self.config.max_connections {
+            let Some(oldest) = roster.newcomers.pop_first() else { return false };
+            crowded_out = roster.all.remove(&oldest);
         }
-        conns.insert(conn.cid, Arc::clone(conn));
+        roster.all.insert(conn.cid, Arc::clone(conn));
+        if is_newcomer {
+            roster.newcomers.insert(conn.cid);
+        }
+        drop(roster);
+        if let Some(conn) = crowded_out {
+            self.crowd_out(&conn);
+        }
         true
+    }
+
+    /// Ends a connection that never logged in, without last words: its socket is needed.
+    fn crowd_out(&self, conn: &Conn) {
+        let waited = conn.started.elapsed().unwrap_or_default();
+        let most = self.config.max_connections;
+        let refusal = Refusal {
+            reason: "crowded_out",
+            detail: format!(
+                "the limit of {most} connections is reached and this one had not logged in for {waited:.1?}"
+            ),
+            claimed: None,
+        };
+        self.observer.refused(conn.remote, &refusal);
+        conn.close("Crowded Out");
+        conn.shut_socket();
+    }
+
+    /// A connection has logged in.
+    pub(crate) fn settle(&self, cid: u64) {
+        self.roster.lock().newcomers.remove(&cid);
     }
 
     /// Takes a subscription out of the index and of its connection's table.

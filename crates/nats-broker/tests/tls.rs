@@ -7,93 +7,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::pki::{BOTH, Pki};
 use common::{CONNECT, DEADLINE, Raw, Unobserved};
 use nats_broker::{
     AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, Grant, Listener, OpenAuthenticator,
     Permissions, Refusal,
 };
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rcgen::ExtendedKeyUsagePurpose;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-
-/// A certificate authority with a server certificate.
-struct Pki {
-    issuer: Issuer<'static, KeyPair>,
-    ca: CertificateDer<'static>,
-}
-
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-impl Pki {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), ca }
-    }
-
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![usage];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        (vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-    }
-
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.ca.clone()).unwrap();
-        roots
-    }
-
-    /// Client certificates are verified if given.
-    fn server(&self) -> Arc<ServerConfig> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots().into(), provider());
-        self.server_with(verifier.allow_unauthenticated().build().unwrap())
-    }
-
-    /// A client must prove a certificate.
-    fn verifying_server(&self) -> Arc<ServerConfig> {
-        self.server_with(WebPkiClientVerifier::builder_with_provider(self.roots().into(), provider()).build().unwrap())
-    }
-
-    fn server_with(&self, verifier: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
-        let (chain, key) = self.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .unwrap();
-        Arc::new(config)
-    }
-
-    fn client(
-        &self,
-        identity: Option<Identity>,
-        versions: &[&'static rustls::SupportedProtocolVersion],
-    ) -> ClientConfig {
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(self.roots());
-        match identity {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
-            None => builder.with_no_client_auth(),
-        }
-    }
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
 
 /// Notes what it was shown of the peer's certificates.
 #[derive(Default)]
@@ -129,8 +56,6 @@ async fn connect(broker: &Broker, listener: usize, config: ClientConfig) -> std:
     let name = ServerName::try_from("localhost").unwrap();
     Ok(Raw::over(TlsConnector::from(Arc::new(config)).connect(name, raw.into_stream()).await?))
 }
-
-const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_upgrade_after_info_and_messages_cross_between_tls_and_clear_text() {

@@ -116,7 +116,7 @@ fn traffic(shared: &Shared) -> Traffic {
         out_messages: ended.out_messages.load(Ordering::Relaxed),
         out_bytes: ended.out_bytes.load(Ordering::Relaxed),
     };
-    for conn in shared.conns.lock().values() {
+    for conn in shared.roster.lock().all.values() {
         sum.in_messages += conn.in_messages.load(Ordering::Relaxed);
         sum.in_bytes += conn.in_bytes.load(Ordering::Relaxed);
         let outbox = conn.outbox.lock();
@@ -191,7 +191,7 @@ pub(super) fn varz(shared: &std::sync::Arc<Shared>) -> Varz {
         cores,
         gomaxprocs: cores,
         cpu: 0,
-        connections: shared.conns.lock().len(),
+        connections: shared.roster.lock().all.len(),
         total_connections: shared.total_connections.load(Ordering::Relaxed),
         routes: 0,
         remotes: 0,
