@@ -28,7 +28,13 @@ pub struct Options {
     pub disable_tls: bool,
     /// `--disable-ssl-verification`: client certificates are not asked for, so only provisioning tokens work.
     pub disable_verification: bool,
+    /// How many files the system lets this process have open. Fewer connections than configured are let in when it is too
+    /// low for them, so that those who are connected are never out of files. `None`: not known.
+    pub open_files: Option<u64>,
 }
+
+/// Files that a broker needs beside its connections: listeners, logs, statistics, connections that are ending.
+const OTHER_FILES: u64 = 256;
 
 /// What holds for the life of the process.
 #[derive(Debug, Clone)]
@@ -50,6 +56,46 @@ pub(crate) struct Settings {
     pub(crate) tls: bool,
     /// To be logged once, loudly.
     pub(crate) warnings: Vec<String>,
+}
+
+/// What a broker of a configuration would be, told without opening a port or a key file: for programs that check one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outline {
+    /// Its name, which it tells everybody who connects.
+    pub identity: String,
+    /// Where it listens for clients; port 0 is a free one.
+    pub listen: SocketAddr,
+    /// Where its statistics are, when they are on.
+    pub statistics: Option<SocketAddr>,
+    /// The host that clients are told to connect to.
+    pub advertised: String,
+    /// Connections that it accepts at most.
+    pub max_connections: usize,
+    /// Whether there is an account for unprovisioned nodes.
+    pub provisioning: bool,
+    /// Whether clients use TLS.
+    pub tls: bool,
+    /// What is odd about the configuration, as the broker logs it at start.
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks a configuration as a start does.
+///
+/// # Errors
+/// What would stop the start, with file, key and what to do.
+pub fn outline(config: &Config, build: &BuildSettings, options: Options) -> Result<Outline, SettingsError> {
+    let settings = Settings::read(config, build, options)?;
+    Ok(Outline {
+        identity: settings.identity,
+        listen: settings.listen,
+        statistics: settings.stats,
+        advertised: settings.advertise.0,
+        max_connections: settings.max_connections,
+        provisioning: settings.provisioning,
+        tls: settings.tls,
+        warnings: settings.warnings,
+    })
 }
 
 /// What a reload replaces as a whole.
@@ -85,6 +131,8 @@ impl Settings {
         let tls = uses_tls(config, build, options);
         let mut warnings = unsupported::warnings(config);
         warnings.extend(security_warnings(config, tls, options));
+        let (max_connections, too_few_files) = max_connections(build.max_broker_clients, options.open_files);
+        warnings.extend(too_few_files);
         let identity = config.get(&keys::IDENTITY);
         Ok(Self {
             listen: listen_address(config)?,
@@ -93,7 +141,7 @@ impl Settings {
             config_file: config.path().map(PathBuf::from),
             cluster: config.get(&keys::NETWORK_GATEWAY_NAME),
             stats: stats_address(config)?,
-            max_connections: build.max_broker_clients,
+            max_connections,
             write_deadline: config.get(&keys::NETWORK_WRITE_DEADLINE),
             tls_timeout: config.get(&keys::NETWORK_TLS_TIMEOUT),
             auth_timeout: config.get(&keys::NETWORK_AUTH_TIMEOUT),
@@ -208,6 +256,22 @@ fn security_warnings(config: &Config, tls: bool, options: Options) -> Vec<String
     warnings
 }
 
+/// As many connections as wanted, or as the open files allow, with a warning that says so.
+fn max_connections(wanted: usize, open_files: Option<u64>) -> (usize, Option<String>) {
+    let Some(files) = open_files else { return (wanted, None) };
+    let free = files.saturating_sub(OTHER_FILES).max(files / 2);
+    let possible = usize::try_from(free).unwrap_or(usize::MAX);
+    if possible >= wanted {
+        return (wanted, None);
+    }
+    let warning = format!(
+        "this process may have {files} open files, so {possible} connections are let in instead of {wanted}; raise the hard \
+         limit to {} (LimitNOFILE= of the unit, ulimit -Hn)",
+        wanted as u64 + OTHER_FILES
+    );
+    (possible, Some(warning))
+}
+
 fn policy(config: &Config, tls: bool) -> Result<PolicyInputs, SettingsError> {
     let client_hosts = ClientHosts::parse(&config.get(&keys::NETWORK_CLIENT_HOSTS)).map_err(|source| {
         SettingsError::ClientHosts { file: file_name(config), key: keys::NETWORK_CLIENT_HOSTS.name(), source }
@@ -310,7 +374,7 @@ mod tests {
         Settings::read(&config(text), &BuildSettings::default(), options)
     }
 
-    const INSECURE: Options = Options { disable_tls: true, disable_verification: false };
+    const INSECURE: Options = Options { disable_tls: true, disable_verification: false, open_files: None };
 
     #[test]
     fn defaults() {
@@ -322,6 +386,21 @@ mod tests {
         assert_eq!(settings.write_deadline, Duration::from_secs(10));
         assert_eq!((settings.tls_timeout, settings.auth_timeout), (Duration::from_secs(2), Duration::from_secs(2)));
         assert!(settings.tls && !settings.provisioning && settings.warnings.is_empty(), "{settings:?}");
+    }
+
+    #[test]
+    fn no_more_connections_than_open_files() {
+        let with = |files| settings("", Options { open_files: Some(files), ..Options::default() }).unwrap();
+        for (files, connections) in [(100, 50), (1024, 768), (20_000, 19_744), (50_255, 49_999)] {
+            let settings = with(files);
+            assert_eq!(settings.max_connections, connections, "{files}");
+            let warning = settings.warnings.iter().find(|warning| warning.contains("LimitNOFILE")).unwrap();
+            assert!(warning.contains(&format!("{connections} connections")) && warning.contains("50256"), "{warning}");
+        }
+        for files in [50_256, 1_048_576, u64::MAX] {
+            let settings = with(files);
+            assert_eq!((settings.max_connections, settings.warnings.len()), (50_000, 0), "{files}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(crate) fn run(args: &BrokerRun, debug: bool) -> Outcome {
     let options = Options {
         disable_tls: args.unsafe_tls.disable_tls,
         disable_verification: args.unsafe_tls.disable_ssl_verification,
+        open_files: daemon::raise_open_files(),
     };
     let service = Service::with_options(&config, &build, options, environment)?;
     let limit = config.get(&keys::NETWORK_SOFT_SHUTDOWN_TIMEOUT);

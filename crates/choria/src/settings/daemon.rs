@@ -34,6 +34,17 @@ pub(crate) fn build_settings(disable_tls: bool) -> BuildSettings {
     build
 }
 
+/// Lets this process have as many open files as the system allows at all, and says how many that are. Whoever serves a
+/// fleet needs one for each node, and the usual soft limit of 1024 is for programs that cannot cope with more.
+pub(crate) fn raise_open_files() -> Option<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
+        return Some(soft);
+    }
+    Some(hard)
+}
+
 /// Refuses a configuration file that is not there, before anything else fails in a less clear way.
 pub(crate) fn require_file(path: &Path) -> Result<(), Failure> {
     if path.exists() {
