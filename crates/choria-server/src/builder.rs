@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::authorization;
 use crate::clock::Clock;
+use crate::observer::{Observer, Unobserved};
 use crate::pipeline::Verification;
 use crate::provision::configure::ProviderCheck;
 use crate::registration::{self, Seal};
@@ -31,6 +32,7 @@ pub struct ServerBuilder {
     clock: Clock,
     resolver: Arc<dyn Resolver>,
     provider: ProviderCheck,
+    observer: Arc<dyn Observer>,
 }
 
 impl std::fmt::Debug for ServerBuilder {
@@ -50,6 +52,7 @@ impl ServerBuilder {
             clock: Clock::default(),
             resolver: Arc::new(CachingResolver::new(SystemResolver)),
             provider: ProviderCheck::Required,
+            observer: Arc::new(Unobserved),
         }
     }
 
@@ -103,6 +106,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells this what the server goes through.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
     /// Sets up security and checks the settings. Nothing is connected yet.
     ///
     /// # Errors
@@ -125,6 +135,7 @@ impl ServerBuilder {
             component: self.component,
             clock: self.clock,
             provider: self.provider,
+            observer: self.observer,
             reload: Arc::new(Notify::new()),
         })
     }

@@ -11,6 +11,7 @@ use rand::Rng;
 
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::observer::Observer;
 
 /// Time between two alive events.
 pub const ALIVE_INTERVAL: Duration = Duration::from_secs(30 * 60);
@@ -30,6 +31,7 @@ pub struct Events {
     component: String,
     /// Only the inner object, as before CloudEvents.
     legacy: bool,
+    observer: Arc<dyn Observer>,
 }
 
 impl std::fmt::Debug for Events {
@@ -42,7 +44,8 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    /// A publisher. `legacy` is `plugin.choria.legacy_lifecycle_format`.
+    /// A publisher. `legacy` is `plugin.choria.legacy_lifecycle_format`; `observer` is told of
+    /// each event.
     pub fn new(
         connector: Arc<dyn Connector>,
         counters: Arc<Counters>,
@@ -50,8 +53,9 @@ impl Events {
         identity: String,
         component: String,
         legacy: bool,
+        observer: Arc<dyn Observer>,
     ) -> Self {
-        Self { connector, counters, clock, identity, component, legacy }
+        Self { connector, counters, clock, identity, component, legacy, observer }
     }
 
     /// Makes and publishes one event. A failure is logged: events never stop a server.
@@ -68,5 +72,6 @@ impl Events {
         if let Err(error) = self.connector.publish(&event.subject(), Bytes::from(text)).await {
             tracing::warn!("the {} event was not published: {error}", event.kind.name());
         }
+        self.observer.event(&event.kind);
     }
 }

@@ -18,6 +18,7 @@
 //! | [`registration`] | registration data |
 //! | [`events`], [`status`], [`counters`] | what the world learns of the server |
 //! | [`context`], [`data`] | what agents and filters learn of it |
+//! | [`observer`] | what a hosting program learns of it |
 //! | [`files`] | the disk, one operation at a time |
 //! | [`control`], [`clock`], [`inputs`] | small parts that agents use |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -31,10 +32,11 @@ pub mod control;
 pub mod counters;
 pub mod data;
 pub mod events;
-mod go_text;
 pub mod files;
+mod go_text;
 pub mod host;
 pub mod inputs;
+pub mod observer;
 pub mod pipeline;
 pub mod provision;
 pub mod registration;
@@ -44,6 +46,7 @@ pub mod status;
 
 pub use builder::ServerBuilder;
 pub use clock::Clock;
+pub use observer::Observer;
 pub use server::{Exit, Server, ServerError};
 pub use settings::{ConfigureError, Mode, ServerSettings};
 

@@ -15,7 +15,7 @@ use choria_rpc::authz::ProviderError;
 use choria_rpc::dispatch::Dispatcher;
 use choria_security::provider::SecurityError;
 use choria_security::tls::TlsError;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ use crate::control::{Control, Scheduled};
 use crate::counters::Counters;
 use crate::events::{self, Events};
 use crate::host::{Host, HostError};
+use crate::observer::Observer;
 use crate::pipeline::Pipeline;
 use crate::provision::configure::ProviderCheck;
 use crate::provision::{ProvisionAgent, ProvisionContext};
@@ -105,6 +106,7 @@ pub struct Server {
     pub(crate) component: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) provider: ProviderCheck,
+    pub(crate) observer: Arc<dyn Observer>,
     pub(crate) reload: Arc<Notify>,
 }
 
@@ -193,7 +195,7 @@ impl Server {
         let pipeline = Pipeline::new(self.security.verification, collectives, Arc::clone(&context.counters));
         let soft = context.config().get(&keys::SOFT_SHUTDOWN_TIMEOUT);
         let exit = tokio::select! {
-            exit = ended(&shutdown, &control, &self.reload, &context) => exit,
+            exit = ended(&shutdown, &control, &self.reload, &context, &*self.observer) => exit,
             () = host.serve(requests, pipeline) => Err(ServerError::ConnectionClosed),
         };
         // What runs gets a moment to answer; a restart wish came from one of them.
@@ -219,7 +221,10 @@ impl Server {
                         Ok(Connection::Connected { .. }) if waits_for_token && self.settings.token().current().is_some() => {
                             Ok(Some(Exit::Restart))
                         }
-                        Ok(Connection::Connected { .. }) => Ok(None),
+                        Ok(Connection::Connected { .. }) => {
+                            self.observer.connected();
+                            Ok(None)
+                        }
                         _ => Err(ServerError::ConnectionClosed),
                     };
                 }
@@ -254,6 +259,7 @@ impl Server {
             self.settings.identity(),
             component,
             context.config().get(&keys::LEGACY_LIFECYCLE_FORMAT),
+            Arc::clone(&self.observer),
         )
     }
 
@@ -364,8 +370,10 @@ async fn ended(
     control: &Control,
     reload: &Notify,
     context: &ServerContext,
+    observer: &dyn Observer,
 ) -> Result<Exit, ServerError> {
     let mut wishes = control.watch();
+    let mut connection = Watched::new(context.connector.status());
     let mut wish: Option<Scheduled> = None;
     loop {
         let due = async {
@@ -380,13 +388,42 @@ async fn ended(
         tokio::select! {
             () = shutdown.cancelled() => return Ok(Exit::Stopped),
             exit = due => return Ok(exit),
-            _ = wishes.changed() => wish = *wishes.borrow_and_update(),
+            _ = wishes.changed() => {
+                wish = *wishes.borrow_and_update();
+                if let Some(Scheduled { at, exit }) = wish {
+                    observer.ending(exit, at.saturating_duration_since(Instant::now()));
+                }
+            }
+            up = connection.changed() => if up { observer.connected() } else { observer.disconnected() },
             () = reload.notified() => {
                 if let Some(exit) = reloaded(context) {
                     return Ok(exit);
                 }
             }
         }
+    }
+}
+
+/// The connection of a running server, seen as up or down.
+struct Watched {
+    status: watch::Receiver<Connection>,
+    up: bool,
+}
+
+impl Watched {
+    fn new(status: watch::Receiver<Connection>) -> Self {
+        Self { status, up: true }
+    }
+
+    /// Waits until it is up again, or lost. A connection that ended for good never changes.
+    async fn changed(&mut self) -> bool {
+        let was_up = self.up;
+        let turned = |status: &Connection| matches!(status, Connection::Connected { .. }) != was_up;
+        if self.status.wait_for(turned).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.up = !was_up;
+        self.up
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: every command and flag as clap types (spec 05 §1, §7, §10.1). Types only; what a command does is in
 //! [`crate::commands`].
 
+mod bench;
 mod fleet;
 #[cfg(test)]
 mod golden;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub(crate) use bench::{BenchArgs, BenchCommand, BenchHelper, BenchProvisioning, EmulateArgs, Until};
 pub(crate) use fleet::{
     ConnectionArgs, DiscoverArgs, Display, FilterArgs, Method, OutputArgs, PingArgs, ReqArgs, SelectionArgs,
 };
@@ -20,7 +22,7 @@ pub(crate) use identity::{
     KeyType, TokenClaims,
 };
 pub(crate) use run::{
-    BrokerArgs, BrokerCommand, BrokerRun, DemoArgs, DemoHelperArgs, ProvisionerArgs, ServerArgs, ServerRun,
+    BrokerArgs, BrokerCommand, BrokerRun, DemoArgs, LabHelperArgs, ProvisionerArgs, ServerArgs, ServerRun,
 };
 pub(crate) use tool::{
     BuildinfoArgs, CompletionArgs, EventArgs, EventType, StatusArgs, ToolArgs, ToolCommand, ToolJwt,
@@ -63,6 +65,10 @@ pub(crate) enum Command {
     Ca(CaArgs),
     /// Show a whole fleet coming to life on this machine.
     Demo(DemoArgs),
+    /// Run many nodes in this one process, to try out and to measure broker and provisioner.
+    Emulate(EmulateArgs),
+    /// Measure this program on this machine.
+    Bench(BenchArgs),
     /// Tools for finding out what is going on.
     #[command(visible_alias = "t")]
     Tool(ToolArgs),
@@ -73,9 +79,9 @@ pub(crate) enum Command {
     /// Exit statuses of all commands.
     #[command(hide = true, long_about = EXIT_CODES)]
     ExitCodes,
-    /// The provisioning helper of `choria demo`.
+    /// The provisioning helper of `choria demo` and `choria bench`.
     #[command(hide = true)]
-    DemoHelper(DemoHelperArgs),
+    LabHelper(LabHelperArgs),
 }
 
 /// The same program under the name `choria-provisioner`.

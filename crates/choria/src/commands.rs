@@ -1,11 +1,13 @@
 //! One module per command. Each reads settings, calls one operation of the room that owns it, and hands the result to a
 //! printer.
 
+pub(crate) mod bench;
 mod broker;
 mod buildinfo;
 mod ca;
 mod completion;
 mod discover;
+mod emulate;
 mod event;
 pub(crate) mod jwt;
 mod ping;
@@ -32,8 +34,10 @@ pub(crate) fn run(command: Command, debug: bool) -> Outcome {
         Command::Provisioner(args) => provisioner::run(&args, debug),
         Command::Jwt(args) => jwt::run(args),
         Command::Ca(args) => ca::run(args.command),
+        Command::Emulate(args) => emulate::run(&args, debug),
+        Command::Bench(args) => bench::run(&args, debug),
         Command::Demo(args) => crate::demo::run(&args, debug),
-        Command::DemoHelper(args) => crate::demo::helper::run(&args),
+        Command::LabHelper(args) => crate::lab::helper::run(&args),
         Command::Tool(args) => tool(args, debug),
         Command::Buildinfo(args) => buildinfo::run(&args),
         Command::Completion(args) => completion::run(&args),

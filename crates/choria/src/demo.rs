@@ -4,15 +4,11 @@
 //! loopback address and ephemeral ports. The demo itself is an ordinary member: it watches lifecycle events, pings and
 //! calls an action as anybody would.
 
-pub(crate) mod helper;
-mod layout;
-mod parts;
 mod progress;
 mod report;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use choria_client::{Broadcast, Client, ClientOptions, Progress as RpcProgress, RpcReply, RpcRequest, Targets, Wait};
@@ -25,11 +21,12 @@ use choria_security::provider::Surroundings;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-use self::layout::{Layout, PROVISIONER};
-use self::parts::{Part, Parts, Start};
 use self::progress::{Progress, Step, View};
 use crate::cli::DemoArgs;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::lab::parts::Start;
+use crate::lab::start::{self, BROKER_START};
+use crate::lab::{HelperPlan, Layout, Part, Parts, Purpose, helper, layout};
 use crate::logging::{self, Sink};
 use crate::process::{self, SignalPolicy};
 use crate::text::live_stderr;
@@ -38,15 +35,13 @@ use crate::text::live_stderr;
 const TICK: Duration = Duration::from_millis(50);
 /// How often nodes that said nothing are asked whether they are members.
 const ASK: Duration = Duration::from_secs(2);
-/// How long the broker may take to accept connections.
-const BROKER_START: Duration = Duration::from_secs(20);
 
 /// Runs the command.
 pub(crate) fn run(args: &DemoArgs, debug: bool) -> Outcome {
     let level = if debug { LevelFilter::DEBUG } else { LevelFilter::ERROR };
     logging::init(&Sink::Stderr, level)?;
     let (directory, temporary) = directory(args)?;
-    let layout = Layout::plan(&directory, args.nodes, args.port)?;
+    let layout = Layout::plan(Purpose::Demo, &directory, args.nodes, args.port)?;
     let result = process::small_runtime()?.block_on(async {
         let lifetime = process::watch_signals(SignalPolicy::CLIENT.patient(), None)?;
         demo(args, &layout, &lifetime.shutdown).await
@@ -75,21 +70,21 @@ fn directory(args: &DemoArgs) -> Result<(PathBuf, Option<tempfile::TempDir>), Fa
 async fn demo(args: &DemoArgs, layout: &Layout, shutdown: &CancellationToken) -> Outcome {
     let started = Instant::now();
     let limit = args.timeout.unwrap_or_else(|| Duration::from_secs(30) + Duration::from_secs(1) * args.nodes);
-    let helper = format!("{} demo-helper --dir {}", quoted(process::executable()?)?, quoted(&layout.directory)?);
-    layout.make(&helper, jiff::Timestamp::now().as_second())?;
+    layout.make(&HelperPlan::persistent(&helper::command(layout)?, 2), jiff::Timestamp::now().as_second())?;
     let view = View::choose(layout.nodes.len(), live_stderr() && !args.json);
-    let mut progress = Progress::new(&layout.nodes, view);
+    let identities: Vec<String> = layout.nodes.iter().collect();
+    let mut progress = Progress::new(&identities, view);
 
     let mut parts = Parts::default();
-    parts.0.push(start_broker(layout)?);
-    wait_for_broker(layout, &mut parts, shutdown).await?;
-    parts.0.push(start_provisioner(layout)?);
+    parts.0.push(start::broker(layout)?);
+    start::wait_for_broker(layout, &mut parts, shutdown).await?;
+    parts.0.push(start::provisioner(layout)?);
     let client = connect(layout, shutdown).await?;
     let mut events = client.connection().subscribe(subjects::LIFECYCLE_ALL, None, 100_000).await?;
     client.connection().flush().await?;
     progress.say(&format!("broker on 127.0.0.1:{}, provisioner, {} nodes", layout.ports.broker, layout.nodes.len()));
     let nodes_started = Instant::now();
-    for identity in &layout.nodes {
+    for identity in &identities {
         parts.0.push(start_node(layout, identity)?);
     }
 
@@ -119,36 +114,6 @@ async fn demo(args: &DemoArgs, layout: &Layout, shutdown: &CancellationToken) ->
     Ok(Exit::Ok)
 }
 
-fn start_broker(layout: &Layout) -> Result<Part, Failure> {
-    Part::start(&Start {
-        name: "broker",
-        arguments: &["broker", "run", "--config", "broker.conf", "--pid", "broker.pid"],
-        directory: &layout.path("broker"),
-        log: "broker.log",
-        variables: &[],
-    })
-}
-
-fn start_provisioner(layout: &Layout) -> Result<Part, Failure> {
-    let arguments = [
-        "provisioner",
-        "run",
-        "--config",
-        "provisioner.yaml",
-        "--choria-config",
-        "choria.conf",
-        "--pid",
-        "provisioner.pid",
-    ];
-    Part::start(&Start {
-        name: "provisioner",
-        arguments: &arguments,
-        directory: &layout.path("provisioner"),
-        log: "provisioner.log",
-        variables: &[("MCOLLECTIVE_CERTNAME", PROVISIONER)],
-    })
-}
-
 fn start_node(layout: &Layout, identity: &str) -> Result<Part, Failure> {
     let directory = layout.node(identity);
     let token = layout.path("token/provisioning.jwt");
@@ -160,39 +125,8 @@ fn start_node(layout: &Layout, identity: &str) -> Result<Part, Failure> {
         directory: &directory,
         log: "server.log",
         variables: &[],
+        answers: false,
     })
-}
-
-async fn wait_for_broker(layout: &Layout, parts: &mut Parts, shutdown: &CancellationToken) -> Result<(), Failure> {
-    let deadline = Instant::now() + BROKER_START;
-    loop {
-        parts.check()?;
-        if answers(layout.ports.statistics) {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let failure = parts.0.first().map(|broker| broker.explain("does not accept connections"));
-            return Err(failure.unwrap_or_else(|| Failure::new("the broker was not started")));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(10)) => {}
-            () = shutdown.cancelled() => return Err(Failure::new("interrupted")),
-        }
-    }
-}
-
-/// Whether the broker answers on its statistics port, which it does once it accepts clients. Knocking at the client port
-/// itself would show up as a refused connection in the broker's log.
-fn answers(port: u16) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
-        let mut start = [0; 7];
-        stream.read_exact(&mut start)?;
-        Ok(&start == b"HTTP/1.")
-    };
-    ask().unwrap_or(false)
 }
 
 /// The demo's own client: what `choria ping --config client/client.conf` would be.
@@ -315,7 +249,7 @@ async fn inventory(client: &Client, layout: &Layout) -> Result<Vec<RpcReply>, Fa
         agent: "rpcutil".to_owned(),
         action: "inventory".to_owned(),
         data: serde_json::Map::new(),
-        targets: Targets::Nodes(layout.nodes.clone()),
+        targets: Targets::Nodes(layout.nodes.iter().collect()),
         collective: None,
         timeout: Duration::from_secs(15),
         batches: None,
@@ -351,10 +285,4 @@ async fn stay(parts: &mut Parts, progress: &mut Progress, shutdown: &Cancellatio
             () = shutdown.cancelled() => return Ok(()),
         }
     }
-}
-
-/// A path as one word of a command line.
-fn quoted(path: &Path) -> Result<String, Failure> {
-    let text = path.to_str().ok_or_else(|| Failure::new(format!("{} is not UTF-8", path.display())))?;
-    Ok(format!("'{}'", text.replace('\'', r"'\''")))
 }

@@ -11,6 +11,7 @@
 //! | [`commands`] | one module per command: settings, operation, printer |
 //! | [`mod@print`] | what people and scripts read on stdout |
 //! | [`demo`] | a fleet of real processes on this machine |
+//! | [`lab`] | files, processes and helper of such a fleet, for the demo and for measurements |
 //! | [`logging`], [`process`] | log lines; signals, pid files, runtimes, restart |
 //! | [`exit`] | exit statuses and failures |
 //! | [`text`] | tables, durations, colours |
@@ -20,6 +21,7 @@ mod cli;
 mod commands;
 mod demo;
 mod exit;
+mod lab;
 mod logging;
 mod print;
 mod process;

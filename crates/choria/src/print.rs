@@ -1,5 +1,6 @@
 //! What people and scripts read on stdout. Printers get finished values and write text; they decide nothing.
 
+pub(crate) mod bench;
 pub(crate) mod buildinfo;
 pub(crate) mod graph;
 pub(crate) mod ping;

@@ -59,6 +59,31 @@ pub(crate) fn large_runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::new(format!("could not start the runtime: {error}")))
 }
 
+/// A thread per core for thousands of servers; their blocking work is short and bound by the processors, not by a disk.
+pub(crate) fn emulation_runtime() -> Result<Runtime, Failure> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(threads * 2)
+        .build()
+        .map_err(|error| Failure::new(format!("could not start the runtime: {error}")))
+}
+
+/// Makes sure that this process, and those it starts, may have so many files open: raises the soft limit as far as the
+/// system lets it.
+pub(crate) fn allow_open_files(needed: u64, what: &str) -> Result<(), Failure> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard && soft < needed {
+        setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard)?;
+    }
+    if hard >= needed {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{needed} open files are needed, {what}, and this process may have {hard}"))
+        .hint("raise the hard limit (ulimit -Hn, LimitNOFILE= of a unit), or emulate fewer nodes"))
+}
+
 /// Writes the process id: decimal, no newline, mode 0644 (spec 03 §1.1).
 pub(crate) fn write_pid_file(path: &Path) -> Result<PidFile, Failure> {
     std::fs::write(path, std::process::id().to_string())

@@ -116,8 +116,8 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct DemoHelperArgs {
-    /// The demo's directory.
+pub(crate) struct LabHelperArgs {
+    /// The lab's directory.
     #[arg(long)]
     pub dir: PathBuf,
 }

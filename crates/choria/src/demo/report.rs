@@ -5,9 +5,9 @@ use std::time::Duration;
 use choria_client::{PingReply, RpcReply};
 use serde_json::{Value, json};
 
-use super::layout::Layout;
 use super::progress::{Node, Step};
 use crate::exit::Failure;
+use crate::lab::Layout;
 use crate::print::ping;
 use crate::text::go_millis;
 

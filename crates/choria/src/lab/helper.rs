@@ -1,4 +1,4 @@
-//! The demo's provisioning helper: signs certificate requests with the demo's authority and hands out configurations.
+//! The provisioning helper of a lab: signs certificate requests with the lab's authority and hands out configurations.
 //!
 //! It speaks the contract of spec 04 §7: one JSON document in, one JSON document out, on one line each, until stdin ends.
 //! It serves as example for helpers of one's own: everything that is decided about a node is decided in [`answer`].
@@ -6,14 +6,16 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::path::Path;
 
 use choria_security::ca::{CertificateAuthority, SigningPolicy};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::layout::Layout;
-use crate::cli::DemoHelperArgs;
+use super::layout::{Layout, Purpose};
+use crate::cli::LabHelperArgs;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::process;
 
 /// What the provisioner tells about a node, as far as this helper cares.
 #[derive(Debug, Deserialize)]
@@ -28,11 +30,25 @@ struct Csr {
     ssldir: String,
 }
 
+/// The command line that starts it for a lab.
+pub(crate) fn command(layout: &Layout) -> Result<String, Failure> {
+    Ok(format!("{} lab-helper --dir {}", quoted(process::executable()?)?, quoted(&layout.directory)?))
+}
+
+/// A path as one word of a command line.
+fn quoted(path: &Path) -> Result<String, Failure> {
+    let text = path.to_str().ok_or_else(|| Failure::new(format!("{} is not UTF-8", path.display())))?;
+    Ok(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
 /// Runs until stdin ends.
-pub(crate) fn run(args: &DemoHelperArgs) -> Outcome {
+pub(crate) fn run(args: &LabHelperArgs) -> Outcome {
     let layout = Layout::read(&args.dir)?;
     let authority = CertificateAuthority::load(layout.authority())?;
-    let mut ledger = OpenOptions::new().create(true).append(true).open(layout.ledger())?;
+    let mut ledger = match layout.purpose {
+        Purpose::Demo => Some(OpenOptions::new().create(true).append(true).open(layout.ledger())?),
+        Purpose::Bench => None,
+    };
     let requests = serde_json::Deserializer::from_reader(io::stdin().lock()).into_iter::<Node>();
     for node in requests {
         let node = node.map_err(|error| Failure::new(format!("the provisioner sent something else: {error}")))?;
@@ -44,9 +60,11 @@ pub(crate) fn run(args: &DemoHelperArgs) -> Outcome {
         let mut out = io::stdout().lock();
         writeln!(out, "{answer}")?;
         out.flush()?;
-        let deferred = answer.get("defer").is_some();
-        // One write per line, so that the lines of several helpers do not mix.
-        ledger.write_all(format!("{}\n", json!({"identity": node.identity, "deferred": deferred})).as_bytes())?;
+        if let Some(ledger) = &mut ledger {
+            let deferred = answer.get("defer").is_some();
+            // One write per line, so that the lines of several helpers do not mix.
+            ledger.write_all(format!("{}\n", json!({"identity": node.identity, "deferred": deferred})).as_bytes())?;
+        }
     }
     Ok(Exit::Ok)
 }
@@ -54,7 +72,7 @@ pub(crate) fn run(args: &DemoHelperArgs) -> Outcome {
 /// Everything there is to decide about one node.
 fn answer(layout: &Layout, authority: &CertificateAuthority, node: &Node, now: i64) -> Result<Value, String> {
     if !layout.nodes.contains(&node.identity) {
-        return Err(format!("{} is not one of the demo's nodes", node.identity));
+        return Err(format!("{} is not one of the nodes here", node.identity));
     }
     let csr = node.csr.as_ref().ok_or("the node sent no certificate request")?;
     let policy = SigningPolicy::new(&node.identity);
@@ -64,48 +82,43 @@ fn answer(layout: &Layout, authority: &CertificateAuthority, node: &Node, now: i
         "certificate": certificate.pem,
         "ca": authority.certificate_pem(),
         "configuration": configuration(layout, node, &csr.ssldir),
-        "action_policies": policies(&layout.client),
+        "action_policies": layout.policies(),
     }))
 }
 
 fn configuration(layout: &Layout, node: &Node, ssldir: &str) -> BTreeMap<&'static str, String> {
-    let own = layout.node(&node.identity);
-    BTreeMap::from([
+    let mut settings = layout.settings();
+    settings.extend([
         ("identity", node.identity.clone()),
-        ("collectives", "mcollective".to_owned()),
-        ("plugin.choria.server.provision", "false".to_owned()),
-        ("plugin.choria.middleware_hosts", format!("127.0.0.1:{}", layout.ports.broker)),
-        ("plugin.choria.use_srv", "false".to_owned()),
         ("plugin.security.provider", "file".to_owned()),
         ("plugin.security.file.certificate", format!("{ssldir}/certificate.pem")),
         ("plugin.security.file.key", format!("{ssldir}/private.pem")),
         ("plugin.security.file.ca", format!("{ssldir}/ca.pem")),
-        ("plugin.choria.status_file_path", own.join("status.json").display().to_string()),
-        ("plugin.choria.status_update_interval", "10".to_owned()),
-        ("plugin.yaml", own.join("facts.json").display().to_string()),
-        ("rpcauthorization", "1".to_owned()),
-        ("rpcauthprovider", "action_policy".to_owned()),
-        ("rpcaudit", "1".to_owned()),
-        ("plugin.rpcaudit.logfile", own.join("audit.log").display().to_string()),
-    ])
-}
-
-/// Only the demo's client may do things, and only on the agents named here.
-fn policies(client: &str) -> BTreeMap<&'static str, String> {
-    let policy = format!("policy default deny\nallow\tchoria={client}\t*\t*\t*\n");
-    BTreeMap::from([("rpcutil.policy", policy.clone()), ("choria_util.policy", policy)])
+    ]);
+    if layout.purpose == Purpose::Demo {
+        let own = layout.node(&node.identity);
+        settings.extend([
+            ("plugin.choria.status_file_path", own.join("status.json").display().to_string()),
+            ("plugin.choria.status_update_interval", "10".to_owned()),
+            ("plugin.yaml", own.join("facts.json").display().to_string()),
+            ("rpcaudit", "1".to_owned()),
+            ("plugin.rpcaudit.logfile", own.join("audit.log").display().to_string()),
+        ]);
+    }
+    settings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::HelperPlan;
     use choria_security::csr::{self, Subject};
     use choria_security::keys::{KeyKind, PrivateKey};
 
     fn setup() -> (tempfile::TempDir, Layout, CertificateAuthority) {
         let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::plan(directory.path(), 2, 0).unwrap();
-        layout.make("helper", jiff::Timestamp::now().as_second()).unwrap();
+        let layout = Layout::plan(Purpose::Demo, directory.path(), 2, 0).unwrap();
+        layout.make(&HelperPlan::persistent("helper", 1), jiff::Timestamp::now().as_second()).unwrap();
         let authority = CertificateAuthority::load(layout.authority()).unwrap();
         (directory, layout, authority)
     }

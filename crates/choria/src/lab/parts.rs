@@ -1,12 +1,12 @@
-//! The demo's processes: each one this program again, in a process group of its own, with its output in a file.
+//! The processes of a lab: each one this program again, in a process group of its own, with its output in a file.
 //!
-//! They end with the demo however it ends: on drop by signal, and when the demo is killed by the end of their stdin.
+//! They end with their parent however it ends: on drop by signal, and when it is killed by the end of their stdin.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
@@ -46,6 +46,8 @@ pub(crate) struct Start<'a> {
     pub log: &'a str,
     /// Variables.
     pub variables: &'a [(&'a str, &'a str)],
+    /// Whether somebody reads its stdout, with [`Part::answers`]; else that goes to the log too.
+    pub answers: bool,
 }
 
 impl Part {
@@ -68,7 +70,7 @@ impl Part {
             .envs(start.variables.iter().copied())
             .env(process::EXIT_WITH_STDIN, "1")
             .stdin(Stdio::piped())
-            .stdout(output.try_clone().map_err(failed)?)
+            .stdout(if start.answers { Stdio::piped() } else { output.try_clone().map_err(failed)?.into() })
             .stderr(output)
             .process_group(0)
             .spawn()
@@ -91,6 +93,21 @@ impl Part {
     pub(crate) fn explain(&self, what: &str) -> Failure {
         let (tail, log) = (tail(&self.log), self.log.display());
         Failure::new(format!("the {} {what}; the end of {log}:\n{tail}", self.name))
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its stdout, if it was started for that and nobody took it yet.
+    pub(crate) fn answers(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// Lets it come to its end by itself: closes its stdin.
+    pub(crate) fn release(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     fn signal(&self, signal: Signal) {

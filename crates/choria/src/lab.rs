@@ -1,0 +1,9 @@
+//! A small fleet on this machine: its files, its processes and its helper. The demo shows one, the benchmark measures one.
+
+pub(crate) mod helper;
+pub(crate) mod layout;
+pub(crate) mod parts;
+pub(crate) mod start;
+
+pub(crate) use layout::{HelperPlan, Layout, Purpose};
+pub(crate) use parts::{Part, Parts};

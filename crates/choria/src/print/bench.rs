@@ -1,0 +1,64 @@
+//! Measurements for people.
+
+use choria_emulator::{Quantiles, Report};
+
+use crate::commands::bench::Document;
+use crate::text::table;
+
+/// A finished emulation.
+pub(crate) fn emulation(report: &Report) -> String {
+    let counts = &report.counts;
+    let mut text = format!(
+        "{} nodes: {} members, {} waiting, {} failed, {} lost, {} configured more than once; {:.3} s\n",
+        counts.nodes, counts.members, counts.waiting, counts.failed, report.lost, report.duplicated, report.seconds
+    );
+    if !report.phases.is_empty() {
+        text.push_str(&quantiles(report.phases.iter().map(|(name, quantiles)| (name.as_str(), quantiles))));
+    }
+    for (reason, count) in &report.failures {
+        text.push_str(&format!("{count} failed: {reason}\n"));
+    }
+    text
+}
+
+/// A finished benchmark.
+pub(crate) fn provisioning(document: &Document) -> String {
+    let d = document;
+    let mut text = format!(
+        "\n{} nodes, {} keys, {} helper, {} cores: {:.1} nodes/s ({:.3} s with the pause of {:.0} s before each restart)\n\
+         lost {}, configured more than once {}\n\n",
+        d.nodes, d.key, d.helper, d.cores, d.rate_per_s, d.seconds, d.restart_pause_s, d.lost, d.duplicated
+    );
+    let rows: Vec<Vec<String>> = [
+        ("broker", d.cpu_seconds.broker, d.cpu_ms_per_node.broker, d.peak_rss_bytes.broker),
+        ("provisioner", d.cpu_seconds.provisioner, d.cpu_ms_per_node.provisioner, d.peak_rss_bytes.provisioner),
+        ("helper", d.cpu_seconds.helper, d.cpu_ms_per_node.helper, d.peak_rss_bytes.helper),
+        ("nodes", d.cpu_seconds.nodes, d.cpu_ms_per_node.nodes, d.peak_rss_bytes.nodes),
+    ]
+    .into_iter()
+    .map(|(name, cpu, per_node, peak)| {
+        vec![name.to_owned(), format!("{cpu:.2}"), format!("{per_node:.3}"), format!("{:.1}", peak as f64 / 1048576.0)]
+    })
+    .collect();
+    let heading = ["", "CPU s", "CPU ms per node", "peak MiB"].map(str::to_owned);
+    text.push_str(&table(&heading, &rows));
+    text.push('\n');
+    let all = std::iter::once(("latency", &d.latency_ms)).chain(d.phases.iter().map(|(name, q)| (name.as_str(), q)));
+    text.push_str(&quantiles(all));
+    for (reason, count) in &d.failures {
+        text.push_str(&format!("{count} failed: {reason}\n"));
+    }
+    text.push_str(&format!("files in {} ({})\n", d.storage.directory, d.storage.kind));
+    text
+}
+
+fn quantiles<'a>(rows: impl Iterator<Item = (&'a str, &'a Quantiles)>) -> String {
+    let rows: Vec<Vec<String>> = rows
+        .map(|(name, q)| {
+            let shown = [q.p50, q.p95, q.p99].map(|value| format!("{value:.1}"));
+            std::iter::once(name.to_owned()).chain(shown).collect()
+        })
+        .collect();
+    let heading = ["ms", "p50", "p95", "p99"].map(str::to_owned);
+    format!("{}\n", table(&heading, &rows))
+}
