@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use choria_security::csr::{self, CsrError, CsrPolicy, MIN_RSA_BITS};
+use choria_security::csr::{self, CsrError, CsrFacts, CsrPolicy, MIN_RSA_BITS};
 use choria_security::patterns::Patterns;
 use choria_tokens::{ProvisioningClaims, Secret, TokenError, VerificationKey, verify_provisioning};
 
@@ -35,13 +35,11 @@ impl Refusal {
     }
 }
 
-/// What is known about a certificate request that was accepted.
+/// A certificate request that was accepted. Its signature was verified, which is the dear part of signing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedCsr {
-    /// Its public key as DER `SubjectPublicKeyInfo`; the certificate must be for this key.
-    pub public_der: Vec<u8>,
-    /// The request again, this block and nothing around it: safe to hand to a helper.
-    pub pem: String,
+    /// What it says. A certificate must be for its `public_der`; its `pem` is safe to hand to a helper.
+    pub facts: CsrFacts,
 }
 
 /// Why rules could not be made from a configuration.
@@ -145,7 +143,7 @@ impl Rules {
             check_directory(&reply.ssldir)
                 .map_err(|why| Refusal::new("ssldir", format!("ssldir {:?} of the node {why}", reply.ssldir)))?;
         }
-        Ok(CheckedCsr { public_der: facts.public_der, pem: facts.pem })
+        Ok(CheckedCsr { facts })
     }
 }
 

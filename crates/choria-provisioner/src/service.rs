@@ -120,6 +120,7 @@ pub struct Provisioner {
     version: String,
     caller: Arc<Caller>,
     rules: Arc<Rules>,
+    runner: Runner,
     metrics: Arc<Metrics>,
     connection: Connection,
     handle: Handle,
@@ -163,8 +164,7 @@ impl Provisioner {
         connection: Connection,
         build: &BuildSettings,
     ) -> Result<Self, StartError> {
-        start::check_helper(&config)?;
-        let rules = Rules::new(&config).map_err(|source| StartError::Rules { path: config.path.clone(), source })?;
+        let (runner, rules) = start::deciders(&config)?;
         let metrics = Arc::new(Metrics::new(config.site.clone()));
         let (sender, commands) = mpsc::channel(16);
         let (connected, connected_watch) = watch::channel(false);
@@ -178,6 +178,7 @@ impl Provisioner {
             version: build.version.clone(),
             caller: Arc::new(caller),
             rules: Arc::new(rules),
+            runner,
             config,
             metrics,
             connection,
@@ -229,7 +230,7 @@ impl Provisioner {
         engine.set_connected(true, now);
         let (results, results_in) = mpsc::channel(RESULTS);
         let run = Run {
-            runner: Runner::new(self.config.helper.as_ref()),
+            runner: self.runner,
             config: self.config,
             caller: self.caller,
             metrics: self.metrics,
@@ -455,12 +456,12 @@ impl Run {
                     }
                 });
             }
-            Effect::Helper { flow, identity, request } => {
+            Effect::Helper { flow, question } => {
                 let (runner, over) = (self.runner.clone(), self.over.clone());
                 tokio::spawn(async move {
                     let began = Instant::now();
                     let outcome = tokio::select! {
-                        outcome = runner.run(&identity, request.expose()) => outcome,
+                        outcome = runner.run(&question) => outcome,
                         // Dropping the run kills its process.
                         () = over.cancelled() => return,
                     };
@@ -558,11 +559,10 @@ impl Run {
         let path = self.config.path.clone();
         let loaded = tokio::task::spawn_blocking(move || {
             let config = ProvisionerConfig::load(&path).map_err(|error| error.to_string())?;
-            start::check_helper(&config).map_err(|error| error.to_string())?;
-            let rules = Rules::new(&config).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok::<_, String>((config, rules))
+            let (runner, rules) = start::deciders(&config).map_err(|error| error.to_string())?;
+            Ok::<_, String>((config, runner, rules))
         });
-        let (config, rules) = match loaded.await {
+        let (config, runner, rules) = match loaded.await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(error)) => {
                 tracing::error!("reload failed, the old configuration stays in force: {error}");
@@ -579,8 +579,9 @@ impl Run {
         for key in needs_restart(&self.config, &config) {
             tracing::warn!("{key} was changed, which takes effect at the next start only");
         }
-        if self.config.helper != config.helper {
-            let old = std::mem::replace(&mut self.runner, Runner::new(config.helper.as_ref()));
+        // Processes live on when nothing about them changed; rules and authority are always the ones just read.
+        if self.config.helper != config.helper || matches!(runner, Runner::Builtin(_)) {
+            let old = std::mem::replace(&mut self.runner, runner);
             tokio::spawn(async move { old.close().await });
         }
         self.engine.reload(Arc::new(rules), Settings::of(&config), clock());

@@ -12,9 +12,11 @@ use choria_protocol::{identity, subjects};
 use choria_security::provider::{FileProvider, SecurityError, Surroundings};
 use choria_security::tls::{self, TlsError};
 
-use crate::config::{HelperSettings, ProvisionerConfig};
+use crate::config::{ProgramHelper, ProvisionerConfig};
+use crate::helper::Runner;
+use crate::helper::builtin::BuiltinError;
 use crate::requests::Caller;
-use crate::rules::RulesError;
+use crate::rules::{Rules, RulesError};
 
 /// User that brokers put into the account where nodes wait (spec 04 §4).
 const BROKER_USER: &str = "provisioner";
@@ -49,6 +51,9 @@ pub enum StartError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The rules or the authority of the built-in helper cannot be used.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
     /// The identity does not fit a subject.
     #[error("identity {0:?} cannot be used, it must be made of letters, digits, dots, hyphens and underscores")]
     Identity(String),
@@ -105,10 +110,16 @@ fn provider(choria: &Config) -> Result<(FileProvider, choria_security::sign::Req
     as_daemon.map_err(|_| error.into())
 }
 
+/// Who decides about nodes: the helper, and the checks around it. Both or neither, so that a reload is whole.
+pub(crate) fn deciders(config: &ProvisionerConfig) -> Result<(Runner, Rules), StartError> {
+    let runner = Runner::new(config)?;
+    let rules = Rules::new(config).map_err(|source| StartError::Rules { path: config.path.clone(), source })?;
+    Ok((runner, rules))
+}
+
 /// Whether the helper's program exists and may be run.
-pub(crate) fn check_helper(config: &ProvisionerConfig) -> Result<(), StartError> {
-    let Some(HelperSettings { argv, .. }) = &config.helper else { return Ok(()) };
-    let program = argv.first().cloned().unwrap_or_default();
+pub(crate) fn check_program(config: &Path, helper: &ProgramHelper) -> Result<(), StartError> {
+    let program = helper.argv.first().cloned().unwrap_or_default();
     let problem = if program.contains('/') {
         problem_of(Path::new(&program))
     } else {
@@ -118,7 +129,7 @@ pub(crate) fn check_helper(config: &ProvisionerConfig) -> Result<(), StartError>
     };
     match problem {
         None => Ok(()),
-        Some(problem) => Err(StartError::Helper { path: config.path.clone(), program, problem }),
+        Some(problem) => Err(StartError::Helper { path: config.to_owned(), program, problem }),
     }
 }
 

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 
 use crate::atomic::{self, FileError};
 use crate::cert::{self, CertificateError, CertificateFacts};
-use crate::csr::{self, CsrError, CsrPolicy, dn_value};
+use crate::csr::{self, CsrError, CsrFacts, CsrPolicy, dn_value};
 use crate::keys::{KeyError, KeyKind, PrivateKey, PublicKeyKind, encode_pem};
 use crate::patterns::Patterns;
 use crate::sign::MAX_CERTIFICATE_FILE;
@@ -61,6 +61,14 @@ pub enum CaError {
         origin: String,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// A certificate beside the signing one is unusable.
+    #[error("{origin}: {problem}")]
+    Bundle {
+        /// The file.
+        origin: String,
+        /// What is wrong.
+        problem: String,
     },
     /// The request was refused.
     #[error(transparent)]
@@ -283,13 +291,21 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CaError::Csr`] with the reason when the request is refused; others when the authority itself cannot sign.
     pub fn sign_csr(&self, request_pem: &str, policy: &SigningPolicy, now: i64) -> Result<Certificate, CaError> {
-        let facts = csr::inspect(request_pem)?;
+        self.sign_request(&csr::inspect(request_pem)?, policy, now)
+    }
+
+    /// [`CertificateAuthority::sign_csr`] for a request that was inspected before: its signature, which says whether the
+    /// sender holds the key, is not verified a second time.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::sign_csr`].
+    pub fn sign_request(&self, facts: &CsrFacts, policy: &SigningPolicy, now: i64) -> Result<Certificate, CaError> {
         let rules = CsrPolicy {
             identity: policy.identity.clone(),
             deny: policy.deny.clone(),
             min_rsa_bits: policy.min_rsa_bits,
         };
-        csr::check(&facts, &rules)?;
+        csr::check(facts, &rules)?;
         for name in &policy.dns_names {
             if let Some(pattern) = policy.deny.matching(name) {
                 return Err(CsrError::Denied { name: name.clone(), pattern: pattern.to_owned() }.into());

@@ -91,7 +91,7 @@ pub struct AlternativeName {
 }
 
 /// What a request says. It has been decoded, not judged: see [`check`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsrFacts {
     /// Subject in readable form.
     pub subject: String,

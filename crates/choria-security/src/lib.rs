@@ -19,6 +19,7 @@
 //! | [`cert`] | facts about certificates |
 //! | [`chain`] | whether a certificate is good for a node |
 //! | [`ca`] | the built-in certificate authority |
+//! | [`ca_store`] | the same, swapped as a whole when its files are replaced |
 //! | [`keys`] | private keys and their files |
 //! | [`transfer`] | private keys encrypted for one node (spec 04 §6.8) |
 //! | [`atomic`] | writing files so that a crash leaves the old or the new content |
@@ -26,6 +27,7 @@
 
 pub mod atomic;
 pub mod ca;
+pub mod ca_store;
 pub mod cert;
 pub mod chain;
 pub mod csr;

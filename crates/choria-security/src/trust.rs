@@ -114,7 +114,7 @@ impl Authorities {
 }
 
 /// What a file looked like when it was last read: time of change, size, and the file itself where the system tells.
-type Stamp = Option<(SystemTime, u64, u64)>;
+pub(crate) type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// CA certificates that can be replaced while in use.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ fn read(path: &Path) -> Result<Authorities, TrustError> {
     Authorities::parse(&atomic::read_text(path, MAX_CA_FILE)?, &path.display().to_string())
 }
 
-fn stamp(path: &Path) -> Stamp {
+pub(crate) fn stamp(path: &Path) -> Stamp {
     let metadata = fs::metadata(path).ok()?;
     #[cfg(unix)]
     let file = std::os::unix::fs::MetadataExt::ino(&metadata);

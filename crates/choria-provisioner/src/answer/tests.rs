@@ -26,7 +26,7 @@ impl Case {
         let text = world().csr(NODE);
         let facts = csr::inspect(&text).unwrap();
         let reply = CsrReply { csr: text, public_key: String::new(), ssldir: "/etc/choria/ssl".to_owned() };
-        Self { csr: Some((reply, CheckedCsr { public_der: facts.public_der, pem: facts.pem })), ..Self::bare() }
+        Self { csr: Some((reply, CheckedCsr { facts })), ..Self::bare() }
     }
 
     fn plan(&self, answer: HelperAnswer) -> Result<Plan, Refusal> {

@@ -5,8 +5,9 @@
 //! nearest known name; a key that asks for something this build cannot do is an error, never ignored.
 
 mod error;
-mod reader;
-mod yaml;
+mod helper;
+pub(crate) mod reader;
+pub(crate) mod yaml;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use choria_config::duration::DurationError;
 use choria_security::patterns::Patterns;
 use choria_tokens::Secret;
 pub use error::{ConfigError, Position};
+pub use helper::{BuiltinHelper, Helper, ProgramHelper, ProgramMode};
 use reader::{Located, Section};
 
 /// Longest secret that nodes accept in `token` (the DDL of `choria_provision`).
@@ -49,7 +51,10 @@ const KNOWN: &[&str] = &[
     "management",
     "helper_mode",
     "helper_processes",
+    "helper_pipeline",
     "helper_timeout",
+    "rules",
+    "ca_directory",
     "max_nodes",
     "node_budget",
     "verify_restart",
@@ -90,31 +95,6 @@ pub enum LogLevel {
     Fatal,
 }
 
-/// How helpers are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HelperMode {
-    /// One process per node: the documented contract (spec 04 §7).
-    #[default]
-    Process,
-    /// A pool of long-lived processes: one JSON document per line in, one per line out.
-    Persistent,
-}
-
-/// The helper as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HelperSettings {
-    /// The configured command line as written; it names the helper in error texts.
-    pub command: String,
-    /// The command line split by shell quoting rules; never empty.
-    pub argv: Vec<String>,
-    /// How it is run.
-    pub mode: HelperMode,
-    /// Processes of a persistent pool.
-    pub processes: usize,
-    /// How long one answer may take before the process group is killed.
-    pub timeout: Duration,
-}
-
 /// Whether the provisioner waits for a node to come back as a fleet member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VerifyRestart {
@@ -141,7 +121,7 @@ pub struct Features {
 pub struct ProvisionerConfig {
     /// The file it came from.
     pub path: PathBuf,
-    /// Helper calls at the same time; never 0.
+    /// Processes of a helper program at the same time; never 0. See [`Self::helper_calls`].
     pub workers: usize,
     /// Discovery period, at least a minute.
     pub interval: Duration,
@@ -150,7 +130,7 @@ pub struct ProvisionerConfig {
     /// Lowest level logged.
     pub loglevel: LogLevel,
     /// The helper; absent means that nothing can be provisioned and nodes are refused with that reason.
-    pub helper: Option<HelperSettings>,
+    pub helper: Option<Helper>,
     /// Secret sent in every `choria_provision` call.
     pub token: Secret,
     /// Last token of the lifecycle event subject.
@@ -227,7 +207,7 @@ impl ProvisionerConfig {
             interval,
             logfile: logfile(&top)?,
             loglevel: loglevel(&top)?,
-            helper: helper(&top, workers)?,
+            helper: helper::read(&top, workers, features, &mut warnings)?,
             token: token(&top)?,
             lifecycle_component,
             choria_insecure: flag(&top, "choria_insecure")?,
@@ -251,6 +231,12 @@ impl ProvisionerConfig {
         Ok(config.with_advice())
     }
 
+    /// How many questions may be with the helper at the same time: `workers` of them with a process for each, processes
+    /// times pipeline with persistent ones.
+    pub fn helper_calls(&self) -> usize {
+        self.helper.as_ref().map_or(self.workers, |helper| helper.calls(self.workers))
+    }
+
     /// Adds warnings about settings that work but should be known.
     fn with_advice(mut self) -> Self {
         let name = self.path.display().to_string();
@@ -264,7 +250,7 @@ impl ProvisionerConfig {
             );
         }
         if self.helper.is_none() {
-            advise("helper is not set: every node will be refused, no configuration can be made for it");
+            advise("neither helper nor helper_mode: builtin is set: every node will be refused, no configuration can be made for it");
         }
         self
     }
@@ -437,30 +423,6 @@ fn loglevel(top: &Section<'_>) -> Result<LogLevel, ConfigError> {
             );
         }
     })
-}
-
-fn helper(top: &Section<'_>, workers: usize) -> Result<Option<HelperSettings>, ConfigError> {
-    let mode = match top.text("helper_mode")? {
-        None => HelperMode::default(),
-        Some(text) => match text.value.as_str() {
-            "process" => HelperMode::Process,
-            "persistent" => HelperMode::Persistent,
-            other => {
-                return invalid(text.at, format!("helper_mode must be process or persistent, found {other:?}"));
-            }
-        },
-    };
-    let processes = count(top, "helper_processes", workers, 1000)?;
-    let timeout = duration(top, "helper_timeout", Duration::from_secs(10))?;
-    let Some(command) = top.text("helper")?.filter(|h| !h.value.is_empty()) else { return Ok(None) };
-    let argv = match shlex::split(&command.value) {
-        None => return invalid(command.at, "cannot parse helper command: a quote is not closed"),
-        Some(argv) if argv.first().is_none_or(String::is_empty) => {
-            return invalid(command.at, "cannot parse helper command: empty");
-        }
-        Some(argv) => argv,
-    };
-    Ok(Some(HelperSettings { command: command.value, argv, mode, processes, timeout }))
 }
 
 fn token(top: &Section<'_>) -> Result<Secret, ConfigError> {

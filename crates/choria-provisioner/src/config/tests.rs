@@ -125,6 +125,7 @@ loglevel: debug
 helper: /h x \"a b\"
 helper_mode: persistent
 helper_processes: 2
+helper_pipeline: 5
 helper_timeout: 3s
 token: s3cret
 choria_insecure: false
@@ -142,9 +143,10 @@ max_nodes: 50
 node_budget: 90s
 ";
     let config = parse(text).unwrap();
-    let helper = config.helper.unwrap();
+    assert_eq!(config.helper_calls(), 10);
+    let Some(Helper::Program(helper)) = config.helper else { panic!("a program") };
     assert_eq!(helper.argv, ["/h", "x", "a b"]);
-    assert_eq!((helper.mode, helper.processes), (HelperMode::Persistent, 2));
+    assert_eq!(helper.mode, ProgramMode::Persistent { processes: 2, pipeline: 5 });
     assert_eq!(helper.timeout, Duration::from_secs(3));
     assert!(config.features.pki && config.features.jwt);
     assert!(config.token.matches("s3cret"));

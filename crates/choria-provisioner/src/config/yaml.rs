@@ -11,18 +11,18 @@ use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
 /// A value with the place where it was written.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// What was written.
-    pub(super) value: Value,
+    pub(crate) value: Value,
     /// Line, from 1; 0 when unknown.
-    pub(super) line: u64,
+    pub(crate) line: u64,
     /// Column, from 1; 0 when unknown.
-    pub(super) column: u64,
+    pub(crate) column: u64,
 }
 
 /// The kinds of YAML values that a configuration may hold.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Integer(i128),
@@ -34,7 +34,7 @@ pub(super) enum Value {
 
 impl Value {
     /// The kind with its value, in words for error texts.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
             Self::Bool(b) => format!("the boolean {b}"),
@@ -49,15 +49,24 @@ impl Value {
 
 /// Why a text is not YAML.
 #[derive(Debug)]
-pub(super) struct SyntaxError {
-    pub(super) line: u64,
-    pub(super) column: u64,
-    pub(super) reason: String,
+pub(crate) struct SyntaxError {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
+    pub(crate) reason: String,
 }
 
-/// Parses all documents of `text`; the caller takes the first.
-pub(super) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
+/// Parses all documents of `text`; the caller takes the first. Of keys that appear twice the last counts.
+pub(crate) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
     let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+    parse_with(text, options)
+}
+
+/// The same for files in which nothing may be ignored: a key that appears twice is an error.
+pub(crate) fn parse_strict(text: &str) -> Result<Vec<Node>, SyntaxError> {
+    parse_with(text, serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::Error })
+}
+
+fn parse_with(text: &str, options: serde_saphyr::Options) -> Result<Vec<Node>, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_saphyr::from_multiple_with_options::<Node>(text, options).map_err(|error| {
         let location = error.location();
@@ -68,6 +77,19 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
             reason: reason.lines().next().unwrap_or_default().to_owned(),
         }
     })
+}
+
+/// How a scalar that YAML took for a number or a boolean was written in `source`, such as `10` or `yes`. `None` when that
+/// cannot be told for sure (aliases, odd notations).
+pub(crate) fn written<'s>(source: &'s str, node: &Node) -> Option<&'s str> {
+    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    let line = source.lines().nth(usize::try_from(node.line.checked_sub(1)?).ok()?)?;
+    let (start, _) = line.char_indices().nth(usize::try_from(node.column.checked_sub(1)?).ok()?)?;
+    let rest = &line[start..];
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-' | '_');
+    let word = &rest[..rest.find(|c| !is_plain(c)).unwrap_or(rest.len())];
+    let same = parse(word).ok()?.into_iter().next()?.value == node.value;
+    same.then_some(word)
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -84,7 +84,7 @@ impl Settings {
     /// The engine's part of a configuration.
     pub fn of(config: &ProvisionerConfig) -> Self {
         Self {
-            workers: config.workers,
+            workers: config.helper_calls(),
             interval: config.interval,
             max_nodes: config.max_nodes,
             verify_restart: config.verify_restart,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use choria_protocol::subjects;
 
 use super::{Effect, Engine};
-use crate::flow::{Call, Confidential, Flow, Input, Now, Outcome, Output, SendFault};
-use crate::helper::{HelperAnswer, HelperError, RunNotes};
+use crate::flow::{Call, Flow, Input, Now, Outcome, Output, SendFault};
+use crate::helper::{HelperAnswer, HelperError, Question, RunNotes};
 use crate::inbox::Expectation;
 use crate::metrics::Phase;
 use crate::queue::{Ending, Turn};
@@ -28,8 +28,8 @@ pub(super) struct Node {
     pub(super) engaged: bool,
     /// The reply subject that is open for it.
     open: Option<u128>,
-    /// The document for the helper while it waits for a free one.
-    request: Option<Confidential>,
+    /// What the helper is asked, while the node waits for a free one.
+    question: Option<Arc<Question>>,
     first_seen: Instant,
     /// When its flow began.
     pub(super) started: Instant,
@@ -64,7 +64,7 @@ impl Engine {
             wake: now.mono,
             engaged: false,
             open: None,
-            request: None,
+            question: None,
             first_seen,
             started: now.mono,
             helper_since: now.mono,
@@ -92,8 +92,8 @@ impl Engine {
                 node.wake = at;
                 self.timers.push(Reverse((at, id)));
             }
-            Output::RunHelper(request) => {
-                node.request = Some(request);
+            Output::RunHelper(question) => {
+                node.question = Some(question);
                 node.helper_since = now.mono;
                 self.close_reply(id, now);
                 self.helper_queue.push_back(id);
@@ -161,11 +161,10 @@ impl Engine {
             let Some(flow) = self.helper_queue.pop_front() else { return };
             // Nodes that were broken off while they waited are still in the queue.
             let Some(node) = self.nodes.get_mut(&flow) else { continue };
-            let Some(request) = node.request.take() else { continue };
+            let Some(question) = node.question.take() else { continue };
             self.metrics.phase(Phase::HelperWait, now.mono.saturating_duration_since(node.helper_since));
-            let identity = Arc::clone(node.flow.identity());
             self.helpers_running += 1;
-            self.effects.push(Effect::Helper { flow, identity, request });
+            self.effects.push(Effect::Helper { flow, question });
         }
     }
 

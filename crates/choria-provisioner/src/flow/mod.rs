@@ -30,7 +30,7 @@ pub use action::Action;
 pub use types::{Call, Confidential, Input, Now, Outcome, Output, SendFault, Stop};
 
 use crate::answer;
-use crate::helper::{CsrReply, HelperAnswer, HelperError, HelperRequest};
+use crate::helper::{CsrReply, HelperAnswer, HelperError, Question};
 use crate::metrics::Phase;
 use crate::rules::{CheckedCsr, Refusal, Rules};
 
@@ -68,6 +68,8 @@ struct Gathered {
     ecdh_public: String,
     inventory: String,
     csr: Option<(CsrReply, CheckedCsr)>,
+    /// Everything above, once the helper was asked.
+    question: Option<Arc<Question>>,
     configure: Option<Confidential>,
     home: String,
     shutdown_message: String,
@@ -356,7 +358,7 @@ impl Flow {
             Action::GenCsr => {
                 let mut reply = reply::csr(data).map_err(undecodable)?;
                 let checked = self.rules.check_csr(&reply, &self.identity).map_err(Fault::Refused)?;
-                reply.csr.clone_from(&checked.pem);
+                reply.csr.clone_from(&checked.facts.pem);
                 self.gathered.csr = Some((reply, checked));
                 Ok(Step::Helper)
             }
@@ -388,14 +390,14 @@ impl Flow {
             return;
         }
         self.end_phase(Phase::Gather, now, out);
-        let request = HelperRequest {
-            identity: &self.identity,
-            csr: self.gathered.csr.as_ref().map(|(reply, _)| reply),
-            ed25519_pubkey: None,
-            inventory: &self.gathered.inventory,
-            jwt: self.gathered.claims.as_ref(),
-        };
-        out.push(Output::RunHelper(Confidential(Arc::from(request.to_text()))));
+        let question = Arc::new(Question {
+            identity: Arc::clone(&self.identity),
+            csr: self.gathered.csr.take(),
+            inventory: std::mem::take(&mut self.gathered.inventory),
+            jwt: self.gathered.claims.take(),
+        });
+        self.gathered.question = Some(Arc::clone(&question));
+        out.push(Output::RunHelper(question));
         self.state = State::Helper { since: now.mono };
     }
 
@@ -412,16 +414,21 @@ impl Flow {
             self.finish(Outcome::Deferred { message: answer.msg }, out);
             return;
         }
+        if let Some(error) = answer.denied {
+            self.finish(Outcome::Refused(Refusal::new("rule_denied", error)), out);
+            return;
+        }
         if answer.shutdown {
             self.gathered.shutdown_message = answer.msg;
             self.call(Action::Shutdown, 1, now, out);
             return;
         }
+        let question = self.gathered.question.as_deref();
         let about = answer::About {
             identity: &self.identity,
             token: &self.rules.token,
-            claims: self.gathered.claims.as_ref(),
-            csr: self.gathered.csr.as_ref().map(|(reply, checked)| (reply, checked)),
+            claims: question.and_then(|question| question.jwt.as_ref()),
+            csr: question.and_then(|question| question.csr.as_ref()).map(|(reply, checked)| (reply, checked)),
             ecdh_public: &self.gathered.ecdh_public,
             now: now.unix,
         };

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::helper::{CsrReply, HelperError};
+use crate::helper::{CsrReply, HelperError, HelperRequest};
 use crate::testing::{self, config, ok, refused, rules, world};
 
 const NODE: &str = "n1.lab.test";
@@ -66,9 +66,9 @@ impl Driver {
         self.reply(Ok(ok(action, world().data(action, NODE))));
     }
 
-    fn helper_request(&self) -> Option<&str> {
+    fn helper_request(&self) -> Option<String> {
         self.out.iter().find_map(|output| match output {
-            Output::RunHelper(request) => Some(request.expose()),
+            Output::RunHelper(question) => Some(question.to_text()),
             _ => None,
         })
     }
@@ -123,7 +123,7 @@ fn the_whole_way_with_every_feature() {
         json!({"agent": "choria_provision", "action": "gencsr", "data": {"cn": NODE, "token": token}})
     );
     driver.good();
-    let request: Value = serde_json::from_str(driver.helper_request().unwrap()).unwrap();
+    let request: Value = serde_json::from_str(&driver.helper_request().unwrap()).unwrap();
     assert_eq!(request["identity"], NODE);
     assert_eq!(request["jwt"]["cht"], token);
     driver.give(Input::Helper(Ok(world().answer(NODE))));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use choria_protocol::rpc::ReplyBody;
 
 use super::Action;
-use crate::helper::{HelperAnswer, HelperError};
+use crate::helper::{HelperAnswer, HelperError, Question};
 use crate::metrics::Phase;
 use crate::rules::Refusal;
 
@@ -103,14 +103,14 @@ pub struct Call {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// Send a request; replies to earlier calls no longer count.
     Call(Call),
     /// Call [`Flow::handle`](super::Flow::handle) with [`Input::Timer`] at this time; replaces the timer before it.
     Wake(Instant),
-    /// Run the helper with this document.
-    RunHelper(Confidential),
+    /// Ask the helper about the node.
+    RunHelper(Arc<Question>),
     /// The node answered: it lives.
     Answered,
     /// One try of an action is over after so long.

@@ -7,10 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use choria_tokens::ProvisioningClaims;
 use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::rules::CheckedCsr;
 
 /// What the node answered to `gencsr`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,6 +24,39 @@ pub struct CsrReply {
     pub public_key: String,
     /// Where the node keeps its certificates.
     pub ssldir: String,
+}
+
+/// What is known about a node when its helper is asked. Holds secrets: `Debug` shows the node only.
+#[derive(Clone, PartialEq)]
+pub struct Question {
+    /// The node.
+    pub identity: Arc<str>,
+    /// Its certificate request, and what the checks found in it, with `features.pki`.
+    pub csr: Option<(CsrReply, CheckedCsr)>,
+    /// Its inventory as JSON text.
+    pub inventory: String,
+    /// The verified claims of its provisioning token with `features.jwt`.
+    pub jwt: Option<ProvisioningClaims>,
+}
+
+impl Question {
+    /// The document for a helper program: one line, no newline at its end.
+    pub fn to_text(&self) -> String {
+        let request = HelperRequest {
+            identity: &self.identity,
+            csr: self.csr.as_ref().map(|(reply, _)| reply),
+            ed25519_pubkey: None,
+            inventory: &self.inventory,
+            jwt: self.jwt.as_ref(),
+        };
+        request.to_text()
+    }
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 /// What a helper is asked. Key order is the wire order.
@@ -70,6 +106,10 @@ pub struct HelperAnswer {
     pub opa_policies: BTreeMap<String, String>,
     /// Version to upgrade to; `features.upgrades` is not available, so it is ignored.
     pub upgrade: String,
+    /// The node is refused, with the reason. Only the built-in helper can say so.
+    pub denied: Option<String>,
+    /// The answer was made in this process, so its certificate is known to fit. Not part of what is read.
+    pub built_in: bool,
     /// The node that the answer is for. Optional and ours: a persistent helper that echoes it is protected
     /// against answers in the wrong order.
     pub identity: String,

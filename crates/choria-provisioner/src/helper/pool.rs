@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::process::{Group, Streams, describe};
 use super::{HelperAnswer, HelperError, MAX_OUTPUT, MAX_STDERR, RunNotes};
-use crate::config::HelperSettings;
+use crate::config::{ProgramHelper, ProgramMode};
 
 /// Longest pause before a process that keeps ending is started again.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -25,7 +25,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Processes that answer for many nodes.
 #[derive(Debug)]
 pub struct Pool {
-    settings: HelperSettings,
+    settings: ProgramHelper,
+    processes: usize,
     permits: Semaphore,
     idle: Mutex<Vec<Slot>>,
 }
@@ -40,9 +41,13 @@ enum Fault {
 
 impl Pool {
     /// A pool of at most `settings.processes` processes, started when they are needed.
-    pub fn new(settings: HelperSettings) -> Self {
-        let permits = Semaphore::new(settings.processes);
-        Self { settings, permits, idle: Mutex::new(Vec::new()) }
+    pub fn new(settings: ProgramHelper) -> Self {
+        let processes = match settings.mode {
+            ProgramMode::Persistent { processes, .. } => processes,
+            ProgramMode::Process => 1,
+        };
+        let permits = Semaphore::new(processes);
+        Self { settings, processes, permits, idle: Mutex::new(Vec::new()) }
     }
 
     /// Asks one of the processes about the node `identity`. `request` is one line.
@@ -77,7 +82,7 @@ impl Pool {
 
     /// Waits for the requests that are under way, refuses further ones and ends the processes.
     pub async fn close(&self) {
-        let all = u32::try_from(self.settings.processes).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.processes).unwrap_or(u32::MAX);
         let everything = self.permits.acquire_many(all).await;
         self.permits.close();
         drop(everything);
@@ -130,7 +135,7 @@ struct Process {
 }
 
 impl Slot {
-    async fn ask(&mut self, settings: &HelperSettings, identity: &str, request: &str) -> Result<HelperAnswer, Fault> {
+    async fn ask(&mut self, settings: &ProgramHelper, identity: &str, request: &str) -> Result<HelperAnswer, Fault> {
         let deadline = Instant::now() + settings.timeout;
         if !self.is_ready() {
             self.stop().await;
@@ -158,7 +163,7 @@ impl Slot {
         silent && process.buffer.is_empty()
     }
 
-    async fn start(&mut self, settings: &HelperSettings, deadline: Instant) -> Result<(), Fault> {
+    async fn start(&mut self, settings: &ProgramHelper, deadline: Instant) -> Result<(), Fault> {
         if let Some(not_before) = self.not_before {
             if not_before >= deadline {
                 let reason = "keeps ending and is not started again yet".to_owned();
@@ -220,7 +225,7 @@ impl Process {
     /// Sends one line and reads one line.
     async fn exchange(
         &mut self,
-        settings: &HelperSettings,
+        settings: &ProgramHelper,
         request: &str,
         deadline: Instant,
     ) -> Result<Vec<u8>, Fault> {

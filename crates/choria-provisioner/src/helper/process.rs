@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep_until};
 
 use super::{HelperAnswer, HelperError, MAX_OUTPUT, MAX_STDERR, RunNotes};
-use crate::config::HelperSettings;
+use crate::config::ProgramHelper;
 
 /// How long after its end a helper's output may still be held open by a process it left behind.
 const HELD_OPEN: Duration = Duration::from_millis(250);
@@ -27,7 +27,7 @@ pub(super) struct Group {
 
 impl Group {
     /// Starts the helper with all three streams piped; it inherits environment and working directory.
-    pub(super) fn start(settings: &HelperSettings) -> Result<(Self, Streams), HelperError> {
+    pub(super) fn start(settings: &ProgramHelper) -> Result<(Self, Streams), HelperError> {
         let failed = |reason: String| HelperError::Start { command: settings.command.clone(), reason };
         let (program, arguments) =
             settings.argv.split_first().ok_or_else(|| failed("the command line is empty".to_owned()))?;
@@ -87,7 +87,7 @@ pub(super) struct Streams {
 
 /// Runs the helper once for one node.
 pub(super) async fn run(
-    settings: &HelperSettings,
+    settings: &ProgramHelper,
     request: &str,
 ) -> Result<(HelperAnswer, RunNotes), (HelperError, RunNotes)> {
     let mut notes = RunNotes::default();
@@ -108,7 +108,7 @@ struct Progress<'r> {
     status: Option<ExitStatus>,
 }
 
-async fn drive(settings: &HelperSettings, request: &[u8], notes: &mut RunNotes) -> Result<HelperAnswer, HelperError> {
+async fn drive(settings: &ProgramHelper, request: &[u8], notes: &mut RunNotes) -> Result<HelperAnswer, HelperError> {
     let (mut group, streams) = Group::start(settings)?;
     let mut progress = Progress {
         request,

@@ -8,26 +8,31 @@ use std::time::Instant;
 use choria_testkit::{golden, wait_until};
 
 use super::*;
-use crate::config::HelperMode;
+use crate::config::{ProgramHelper, ProgramMode};
 
-fn settings(argv: &[&str], mode: HelperMode) -> HelperSettings {
-    HelperSettings {
+const PERSISTENT: ProgramMode = ProgramMode::Persistent { processes: 2, pipeline: 8 };
+
+fn settings(argv: &[&str], mode: ProgramMode) -> ProgramHelper {
+    ProgramHelper {
         command: "HELPER".to_owned(),
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
         mode,
-        processes: 2,
         timeout: Duration::from_secs(10),
     }
+}
+
+fn question(identity: &str) -> Question {
+    Question { identity: identity.into(), csr: None, inventory: "{}".to_owned(), jwt: None }
 }
 
 /// A shell script in a directory of its own.
 struct Script {
     dir: tempfile::TempDir,
-    settings: HelperSettings,
+    settings: ProgramHelper,
 }
 
 impl Script {
-    fn new(mode: HelperMode, text: &str) -> Self {
+    fn new(mode: ProgramMode, text: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("helper");
         fs::write(&path, format!("#!/bin/sh\ncd '{}'\n{text}\n", dir.path().display())).unwrap();
@@ -41,16 +46,18 @@ impl Script {
         self
     }
 
+    fn runner(&self) -> Runner {
+        Runner::program(self.settings.clone())
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     async fn run(&self) -> (Result<HelperAnswer, HelperError>, RunNotes) {
-        split(Runner::new(Some(&self.settings)).run("n1", REQUEST).await)
+        split(self.runner().run(&question("n1")).await)
     }
 }
-
-const REQUEST: &str = r#"{"identity":"n1"}"#;
 
 fn split(
     outcome: Result<(HelperAnswer, RunNotes), (HelperError, RunNotes)>,
@@ -69,26 +76,26 @@ fn is_alive(pid_file: &Path) -> bool {
 
 #[tokio::test]
 async fn the_helper_gets_the_request_and_its_end_and_nothing_else() {
-    let script = Script::new(HelperMode::Process, "cat > got; echo '{\"msg\":\"ok\"}'");
+    let script = Script::new(ProgramMode::Process, "cat > got; echo '{\"msg\":\"ok\"}'");
     let (answer, notes) = script.run().await;
     assert_eq!(answer.unwrap().msg, "ok");
     assert_eq!(notes, RunNotes::default());
-    assert_eq!(fs::read_to_string(script.file("got")).unwrap(), REQUEST, "no final newline");
+    assert_eq!(fs::read_to_string(script.file("got")).unwrap(), question("n1").to_text(), "no final newline");
 }
 
 #[tokio::test]
 async fn a_helper_that_does_not_read_is_fine() {
-    let script = Script::new(HelperMode::Process, "head -c 3 > /dev/null; echo '{\"msg\":\"ok\"}'");
-    let request = "x".repeat(1_000_000);
-    let (answer, _) = split(Runner::new(Some(&script.settings)).run("n1", &request).await);
+    let script = Script::new(ProgramMode::Process, "head -c 3 > /dev/null; echo '{\"msg\":\"ok\"}'");
+    let long = Question { inventory: "x".repeat(1_000_000), ..question("n1") };
+    let (answer, _) = split(script.runner().run(&long).await);
     assert_eq!(answer.unwrap().msg, "ok");
 }
 
 #[tokio::test]
 async fn arguments_are_handed_over_without_a_shell() {
-    let mut helper = settings(&["/bin/echo", "{\"msg\":\"$HOME *\"}"], HelperMode::Process);
+    let mut helper = settings(&["/bin/echo", "{\"msg\":\"$HOME *\"}"], ProgramMode::Process);
     helper.command = "x".to_owned();
-    let (answer, _) = split(Runner::new(Some(&helper)).run("n1", REQUEST).await);
+    let (answer, _) = split(Runner::program(helper).run(&question("n1")).await);
     assert_eq!(answer.unwrap().msg, "$HOME *");
 }
 
@@ -120,7 +127,7 @@ async fn golden_helper_cases() {
         let noise = row.get("stderr_bytes").map_or(String::new(), |n| format!("head -c {n} /dev/zero >&2; "));
         let script = format!("cat > /dev/null; {noise}cat '{}'; {end}", file.display());
         let (result, notes) = split(
-            Runner::new(Some(&settings(&["/bin/sh", "-c", &script], HelperMode::Process))).run("n1", REQUEST).await,
+            Runner::program(settings(&["/bin/sh", "-c", &script], ProgramMode::Process)).run(&question("n1")).await,
         );
         assert!(notes.stderr.len() <= MAX_STDERR);
         let original = row["error"].as_str().and_then(|e| e.strip_prefix("could not invoke configure helper: "));
@@ -158,7 +165,7 @@ fn nested_beyond_reason_is_skipped_or_a_decode_error_and_never_a_crash() {
 #[tokio::test]
 async fn design6_a_hanging_helper_is_killed_with_its_whole_group_and_the_reason_is_named() {
     let script = Script::new(
-        HelperMode::Process,
+        ProgramMode::Process,
         "sh -c 'echo $$ > child; exec sleep 300' & echo $$ > leader; printf '{\"msg\":'; exec sleep 300",
     )
     .timeout(Duration::from_millis(700));
@@ -177,7 +184,7 @@ async fn design6_a_hanging_helper_is_killed_with_its_whole_group_and_the_reason_
 #[tokio::test]
 async fn design6_a_grandchild_that_holds_the_output_costs_no_worker() {
     let script = Script::new(
-        HelperMode::Process,
+        ProgramMode::Process,
         "sh -c 'echo $$ > child; exec sleep 300' & while [ ! -s child ]; do :; done; echo '{\"msg\":\"ok\"}'; exit 0",
     );
     let began = Instant::now();
@@ -193,7 +200,7 @@ async fn golden_hang_after_close_and_grandchild_hang_end_with_the_timeout() {
     let closes = "cat > /dev/null; echo '{\"msg\":\"ok\"}'; exec >&-; echo $$ > leader; exec sleep 300";
     let grandchild = "sh -c 'echo $$ > leader; exec sleep 300' & exec sleep 300";
     for text in [closes, grandchild] {
-        let script = Script::new(HelperMode::Process, text).timeout(Duration::from_millis(700));
+        let script = Script::new(ProgramMode::Process, text).timeout(Duration::from_millis(700));
         let (result, _) = script.run().await;
         assert!(matches!(result, Err(HelperError::TimedOut { .. })), "{result:?}");
         wait_until(Duration::from_secs(5), "the group is gone", || !is_alive(&script.file("leader")));
@@ -202,7 +209,7 @@ async fn golden_hang_after_close_and_grandchild_hang_end_with_the_timeout() {
 
 #[tokio::test]
 async fn design6_helper_output_of_a_gigabyte_is_cut_off_and_the_helper_killed() {
-    let script = Script::new(HelperMode::Process, "echo $$ > leader; exec head -c 1000000000 /dev/zero");
+    let script = Script::new(ProgramMode::Process, "echo $$ > leader; exec head -c 1000000000 /dev/zero");
     let (result, _) = script.run().await;
     assert_eq!(result.unwrap_err().to_string(), format!("HELPER wrote more than {MAX_OUTPUT} bytes and was killed"));
     wait_until(Duration::from_secs(5), "the helper is gone", || !is_alive(&script.file("leader")));
@@ -210,7 +217,7 @@ async fn design6_helper_output_of_a_gigabyte_is_cut_off_and_the_helper_killed() 
 
 #[tokio::test]
 async fn standard_error_is_kept_but_bounded() {
-    let script = Script::new(HelperMode::Process, "head -c 1000000 /dev/zero | tr '\\0' e >&2; echo oops >&2; exit 4");
+    let script = Script::new(ProgramMode::Process, "head -c 1000000 /dev/zero | tr '\\0' e >&2; echo oops >&2; exit 4");
     let (result, notes) = script.run().await;
     assert_eq!(result.unwrap_err().to_string(), "cannot read HELPER output: zero bytes received (exit status 4)");
     assert_eq!(notes.stderr.len(), MAX_STDERR);
@@ -218,17 +225,17 @@ async fn standard_error_is_kept_but_bounded() {
 
 #[tokio::test]
 async fn a_program_that_cannot_be_started_is_named() {
-    let (result, _) = split(Runner::new(Some(&settings(&["/nonexistent/h"], HelperMode::Process))).run("n1", "").await);
+    let (result, _) = split(Runner::program(settings(&["/nonexistent/h"], ProgramMode::Process)).run(&question("n1")).await);
     let error = result.unwrap_err().to_string();
     assert!(error.starts_with("cannot start HELPER: /nonexistent/h: "), "{error}");
 }
 
 #[tokio::test]
 async fn dropping_a_run_kills_its_process() {
-    let script = Script::new(HelperMode::Process, "echo $$ > leader; exec sleep 300");
-    let runner = Runner::new(Some(&script.settings));
+    let script = Script::new(ProgramMode::Process, "echo $$ > leader; exec sleep 300");
+    let runner = script.runner();
     let leader = script.file("leader");
-    let run = tokio::spawn(async move { runner.run("n1", REQUEST).await.is_ok() });
+    let run = tokio::spawn(async move { runner.run(&question("n1")).await.is_ok() });
     choria_testkit::wait_until_async(Duration::from_secs(5), "it runs", async || is_alive(&leader)).await;
     run.abort();
     choria_testkit::wait_until_async(Duration::from_secs(5), "it is gone", async || !is_alive(&leader)).await;
@@ -239,13 +246,13 @@ const ECHO: &str = "while read -r line; do echo started >> lines; echo \"{\\\"ms
 
 #[tokio::test]
 async fn a_pool_answers_many_requests_with_few_processes() {
-    let script = Script::new(HelperMode::Persistent, ECHO);
-    let runner = Runner::new(Some(&script.settings));
+    let script = Script::new(PERSISTENT, ECHO);
+    let runner = script.runner();
     let mut pids = std::collections::BTreeSet::new();
     let runs: Vec<_> = (0..50)
         .map(|_| {
             let runner = runner.clone();
-            tokio::spawn(async move { runner.run("n1", REQUEST).await.unwrap().0.msg })
+            tokio::spawn(async move { runner.run(&question("n1")).await.unwrap().0.msg })
         })
         .collect();
     for run in runs {
@@ -257,28 +264,28 @@ async fn a_pool_answers_many_requests_with_few_processes() {
     for pid in pids {
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} was ended with the pool");
     }
-    assert!(runner.run("n1", REQUEST).await.is_err(), "a closed pool answers nothing");
+    assert!(runner.run(&question("n1")).await.is_err(), "a closed pool answers nothing");
 }
 
 #[tokio::test]
 async fn a_crash_costs_the_request_one_retry_and_the_pool_heals() {
     // Every process ends over its second request.
     let script = Script::new(
-        HelperMode::Persistent,
+        PERSISTENT,
         "read -r line; echo '{\"msg\":\"one\"}'; read -r line; echo 'giving up' >&2; exit 7",
     );
-    let runner = Runner::new(Some(&script.settings));
+    let runner = script.runner();
     for _ in 0..6 {
-        let (answer, _) = split(runner.run("n1", REQUEST).await);
+        let (answer, _) = split(runner.run(&question("n1")).await);
         assert_eq!(answer.unwrap().msg, "one");
     }
 }
 
 #[tokio::test]
 async fn a_helper_that_always_crashes_is_named_and_not_restarted_in_a_loop() {
-    let script = Script::new(HelperMode::Persistent, "echo x >> starts; read -r line; exit 7");
-    let runner = Runner::new(Some(&script.settings));
-    let (result, _) = split(runner.run("n1", REQUEST).await);
+    let script = Script::new(PERSISTENT, "echo x >> starts; read -r line; exit 7");
+    let runner = script.runner();
+    let (result, _) = split(runner.run(&question("n1")).await);
     assert_eq!(result.unwrap_err().to_string(), "HELPER ended while it had a request: exit status 7");
     assert_eq!(fs::read_to_string(script.file("starts")).unwrap().lines().count(), 2, "one try and one retry");
 }
@@ -286,14 +293,14 @@ async fn a_helper_that_always_crashes_is_named_and_not_restarted_in_a_loop() {
 #[tokio::test]
 async fn a_persistent_helper_that_hangs_is_killed_and_replaced() {
     let script = Script::new(
-        HelperMode::Persistent,
+        PERSISTENT,
         "echo $$ >> pids; while read -r line; do if [ -e once ]; then echo '{\"msg\":\"ok\"}'; else touch once; sleep 300; fi; done",
     )
     .timeout(Duration::from_millis(700));
-    let runner = Runner::new(Some(&script.settings));
-    let (result, _) = split(runner.run("n1", REQUEST).await);
+    let runner = script.runner();
+    let (result, _) = split(runner.run(&question("n1")).await);
     assert!(matches!(result, Err(HelperError::TimedOut { .. })), "{result:?}");
-    let (result, _) = split(runner.run("n1", REQUEST).await);
+    let (result, _) = split(runner.run(&question("n1")).await);
     assert_eq!(result.unwrap().msg, "ok");
 }
 
@@ -301,38 +308,38 @@ async fn a_persistent_helper_that_hangs_is_killed_and_replaced() {
 async fn an_answer_never_reaches_the_wrong_node() {
     // Two lines for one request would shift every later answer by one.
     let two = Script::new(
-        HelperMode::Persistent,
+        PERSISTENT,
         "while read -r line; do printf '{\"msg\":\"a\"}\\n{\"msg\":\"b\"}\\n'; done",
     );
     let (result, _) = two.run().await;
     assert_eq!(result.unwrap_err().to_string(), "HELPER wrote more than one line for one request");
     let late = Script::new(
-        HelperMode::Persistent,
+        PERSISTENT,
         "while read -r line; do echo '{\"msg\":\"ok\"}'; echo '{\"msg\":\"late\"}'; touch late; done",
     );
-    let runner = Runner::new(Some(&late.settings));
+    let runner = late.runner();
     for _ in 0..6 {
         let _ = fs::remove_file(late.file("late"));
         // Both lines at once are an error, and the process is replaced.
-        let (Ok(answer), _) = split(runner.run("n1", REQUEST).await) else { continue };
+        let (Ok(answer), _) = split(runner.run(&question("n1")).await) else { continue };
         assert_eq!(answer.msg, "ok", "a process that spoke unasked is not asked again");
         wait_until(Duration::from_secs(5), "the second line is written", || late.file("late").exists());
     }
     let wrong = Script::new(
-        HelperMode::Persistent,
+        PERSISTENT,
         "while read -r line; do echo '{\"identity\":\"n2\",\"msg\":\"for another\"}'; done",
     );
-    let (result, _) = split(Runner::new(Some(&wrong.settings)).run("n1", REQUEST).await);
+    let (result, _) = split(wrong.runner().run(&question("n1")).await);
     let error = result.unwrap_err().to_string();
     assert!(error.contains("answered for \"n2\" when it was asked about \"n1\""), "{error}");
 }
 
 #[tokio::test]
 async fn a_persistent_helper_that_never_ends_its_line_is_cut_off() {
-    let script = Script::new(HelperMode::Persistent, "read -r line; exec head -c 1000000000 /dev/zero");
+    let script = Script::new(PERSISTENT, "read -r line; exec head -c 1000000000 /dev/zero");
     let (result, _) = script.run().await;
     assert!(matches!(result, Err(HelperError::TooMuchOutput { .. })), "{result:?}");
-    let half = Script::new(HelperMode::Persistent, "while read -r line; do echo '{\"configuration\":'; done");
+    let half = Script::new(PERSISTENT, "while read -r line; do echo '{\"configuration\":'; done");
     let (result, _) = half.run().await;
     assert!(matches!(result, Err(HelperError::Decode { .. })), "{result:?}");
 }

@@ -301,7 +301,7 @@ fn design6_golden_certificate_requests() {
         assert_eq!(verdict.is_ok(), row["outcome"] == "accepted", "{case}: {verdict:?}");
         if let Ok(checked) = verdict {
             let bare = reply.csr[reply.csr.find("-----BEGIN").unwrap()..].replace("NEW CERTIFICATE", "CERTIFICATE");
-            assert_eq!(checked.pem, bare, "{case}: helpers get the block and nothing around it");
+            assert_eq!(checked.facts.pem, bare, "{case}: helpers get the block and nothing around it");
         }
     }
     assert_eq!(rows, 28);
