@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::service::Handle;
+use crate::handle::Handle;
 
 /// Binds the monitor port: one address, or all of them (IPv6 and IPv4 where the system allows both).
 ///

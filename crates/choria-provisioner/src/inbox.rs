@@ -53,6 +53,8 @@ pub enum Verdict {
     Refused {
         /// Countable reason.
         reason: &'static str,
+        /// The node that it concerns: whose answer it claims to be.
+        node: Option<Arc<str>>,
         /// For the log.
         detail: String,
     },
@@ -108,6 +110,22 @@ impl Inbox {
         format!("{}{random:032x}", self.prefix)
     }
 
+    /// Nobody listens where the call of this reply subject went: closes it and returns its flow and call, unless it was answered
+    /// or given up before.
+    pub fn unanswerable(&mut self, subject: &str, now: Instant) -> Option<(u64, u64)> {
+        let random = self.random_of(subject)?;
+        let Some(Entry::Open(expected)) = self.entries.get(&random) else { return None };
+        let found = (expected.flow, expected.call);
+        self.close(random, now);
+        Some(found)
+    }
+
+    /// The number in one of our subjects.
+    fn random_of(&self, subject: &str) -> Option<u128> {
+        let token = subject.strip_prefix(&self.prefix).filter(|token| token.len() == 32)?;
+        u128::from_str_radix(token, 16).ok()
+    }
+
     /// Closes a subject whose window is over.
     pub fn close(&mut self, random: u128, now: Instant) {
         match self.entries.get_mut(&random) {
@@ -151,19 +169,20 @@ impl Inbox {
 
     /// Looks at a message on a reply subject.
     pub fn accept(&mut self, subject: &str, payload: &[u8], now: Instant) -> Verdict {
-        let token = subject.strip_prefix(&self.prefix).filter(|token| token.len() == 32);
-        let Some(random) = token.and_then(|token| u128::from_str_radix(token, 16).ok()) else {
-            return refused("reply_subject", format!("reply on {subject:?}, which was given to nobody"));
+        let Some(random) = self.random_of(subject) else {
+            return refused("reply_subject", None, format!("reply on {subject:?}, which was given to nobody"));
         };
         match self.entries.get(&random) {
-            None => refused("reply_subject", format!("reply on {subject}, which is not open")),
-            Some(Entry::Late(identity)) => refused("reply_late", format!("reply of {identity} arrived after its time")),
+            None => refused("reply_subject", None, format!("reply on {subject}, which is not open")),
+            Some(Entry::Late(identity)) => {
+                refused("reply_late", Some(identity), format!("reply of {identity} arrived after its time"))
+            }
             Some(Entry::Answered(identity)) => {
                 let from = sender_of(payload);
                 let detail = format!(
                     "second answer to one request, to {identity}, sent by {from}: two machines may share this name"
                 );
-                refused("reply_second", detail)
+                refused("reply_second", Some(identity), detail)
             }
             Some(Entry::Discovery { request_id }) => discovered(payload, request_id),
             Some(Entry::Open(expected)) => {
@@ -179,8 +198,8 @@ impl Inbox {
     }
 }
 
-fn refused(reason: &'static str, detail: String) -> Verdict {
-    Verdict::Refused { reason, detail }
+fn refused(reason: &'static str, node: Option<&Arc<str>>, detail: String) -> Verdict {
+    Verdict::Refused { reason, node: node.cloned(), detail }
 }
 
 /// A message on the subject of an open call.
@@ -196,18 +215,21 @@ fn judge(payload: &[u8], expected: &Expectation) -> Verdict {
     if envelope.sender_id != **node {
         return refused(
             "reply_sender",
+            Some(node),
             format!("reply on the subject given to {node} says that it is from {:?}", envelope.sender_id),
         );
     }
     if envelope.request_id != *expected.request_id {
         return refused(
             "reply_request_id",
+            Some(node),
             format!("reply of {node} is for request {}, not {}", envelope.request_id, expected.request_id),
         );
     }
     if envelope.agent != expected.agent {
         return refused(
             "reply_agent",
+            Some(node),
             format!("reply of {node} is from agent {:?}, not {}", envelope.agent, expected.agent),
         );
     }
@@ -218,18 +240,18 @@ fn judge(payload: &[u8], expected: &Expectation) -> Verdict {
 fn discovered(payload: &[u8], request_id: &str) -> Verdict {
     let decoded = match v1::decode_reply(payload) {
         Ok(decoded) => decoded,
-        Err(error) => return refused("discovery_reply", format!("discovery reply is unusable: {error}")),
+        Err(error) => return refused("discovery_reply", None, format!("discovery reply is unusable: {error}")),
     };
     let reply = decoded.reply;
     let name = reply.envelope.sender_id;
     if reply.envelope.request_id != request_id || reply.message != PONG {
-        return refused("discovery_reply", format!("discovery reply of {name:?} is not an answer to our request"));
+        return refused("discovery_reply", None, format!("discovery reply of {name:?} is not an answer to our request"));
     }
     if decoded.transport.headers.mc_sender.is_some_and(|sender| sender != name) {
-        return refused("discovery_reply", format!("discovery reply names two senders, {name:?} is one of them"));
+        return refused("discovery_reply", None, format!("discovery reply names two senders, {name:?} is one of them"));
     }
     if !identity::is_valid(&name) {
-        return refused("identity", format!("discovery reply from {name:?}, which is not a valid identity"));
+        return refused("identity", None, format!("discovery reply from {name:?}, which is not a valid identity"));
     }
     Verdict::Discovered { identity: name }
 }

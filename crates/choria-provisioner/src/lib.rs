@@ -4,7 +4,7 @@
 //! registration data; it is asked for its token, its inventory and a certificate request; a helper decides and makes
 //! its configuration; the node is configured and restarted, and watched until it is a member of the fleet.
 //!
-//! The cores do no I/O: they take what happened and the time, and say what to do. [`service`] is the thin shell
+//! The cores do no I/O: they take what happened and the time, and say what to do. `run` is the thin shell
 //! around them.
 //!
 //! | Module | Holds |
@@ -19,7 +19,8 @@
 //! | [`requests`] | signed requests, one signature for many nodes where possible |
 //! | [`engine`] | all of the above joined, without I/O |
 //! | [`metrics`] | what `/metrics` shows |
-//! | [`service`] | connection, tasks, reload, drain |
+//! | [`control`] | the control socket: status, explanations, pause |
+//! | [`service`], `run`, `handle` | start and first connection; the run loop; how it is talked to |
 //!
 //! What must not be in this crate: certificate authorities (that is the helper's business), rules about who may
 //! connect (`choria-broker`), what the node does with what it gets (`choria-server`).
@@ -38,10 +39,13 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod advisory;
 mod answer;
 pub mod config;
+pub mod control;
 pub mod engine;
 pub mod flow;
+mod handle;
 pub mod helper;
 mod http;
 pub mod inbox;
@@ -49,11 +53,13 @@ pub mod metrics;
 pub mod queue;
 pub mod requests;
 pub mod rules;
+mod run;
 pub mod service;
 mod start;
 mod subscriptions;
 #[cfg(test)]
 mod testing;
 
-pub use service::{Handle, Provisioner, RunError};
-pub use start::StartError;
+pub use handle::Handle;
+pub use service::{Provisioner, RunError};
+pub use start::{StartError, connection};

@@ -66,7 +66,8 @@ impl Summary {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn seconds(&self) -> f64 {
+    /// Their sum in seconds.
+    pub fn seconds(&self) -> f64 {
         Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)).as_secs_f64()
     }
 }
@@ -162,6 +163,8 @@ pub struct Metrics {
     pub provisioned: Counter,
     /// `deferred`: attempts that the helper put off; ours.
     pub deferred: Counter,
+    /// `absent`: attempts that ended because nobody listened under the node's name; ours.
+    pub absent: Counter,
     /// `verified`: nodes seen as fleet members after `restart`; ours.
     pub verified: Counter,
     /// `verify_missing`: nodes that were not seen in time; ours.
@@ -220,6 +223,11 @@ impl Metrics {
         lock(&self.refused).get(reason).map_or(0, Counter::get)
     }
 
+    /// How often something was refused, by reason.
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        lock(&self.refused).iter().map(|(reason, count)| (*reason, count.get())).collect()
+    }
+
     /// A node spent so long in a phase.
     pub fn phase(&self, phase: Phase, elapsed: Duration) {
         let index = Phase::ALL.iter().position(|p| *p == phase).unwrap_or(0);
@@ -256,6 +264,7 @@ impl Metrics {
     }
 
     fn render_provisioner(&self, page: &mut Page) {
+        page.counter("absent", &self.absent);
         page.gauge("busy_workers", &self.busy_workers);
         page.counter("deferred", &self.deferred);
         page.counter("discover_cycles", &self.discover_cycles);

@@ -59,6 +59,14 @@ pub enum StartError {
     Identity(String),
 }
 
+/// How a provisioner of these configurations would connect, told without connecting: for programs that check them.
+///
+/// # Errors
+/// As [`Provisioner::new`](crate::Provisioner::new), but for what concerns the helper and its rules.
+pub fn connection(config: &ProvisionerConfig, choria: &Config) -> Result<ConnectOptions, StartError> {
+    prepare(config, choria).map(|(_, connect)| connect)
+}
+
 /// Who this provisioner is, and how it connects.
 pub(crate) fn prepare(config: &ProvisionerConfig, choria: &Config) -> Result<(Caller, ConnectOptions), StartError> {
     let name = choria.get(&keys::IDENTITY);

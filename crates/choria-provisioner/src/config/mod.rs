@@ -6,6 +6,7 @@
 
 mod error;
 mod helper;
+mod operate;
 pub(crate) mod reader;
 pub(crate) mod yaml;
 
@@ -18,6 +19,7 @@ use choria_security::patterns::Patterns;
 use choria_tokens::Secret;
 pub use error::{ConfigError, Position};
 pub use helper::{BuiltinHelper, Helper, ProgramHelper, ProgramMode};
+pub use operate::ControlSocket;
 use reader::{Located, Section};
 
 /// Longest secret that nodes accept in `token` (the DDL of `choria_provision`).
@@ -61,6 +63,9 @@ const KNOWN: &[&str] = &[
     "verify_timeout",
     "drain_timeout",
     "monitor_address",
+    "control_socket",
+    "helper_rate",
+    "ca_rate",
 ];
 
 const KNOWN_FEATURES: &[&str] = &["pki", "jwt", "ed25519", "upgrades", "broker"];
@@ -161,6 +166,12 @@ pub struct ProvisionerConfig {
     pub verify_timeout: Duration,
     /// How long a stop waits for nodes in the flow.
     pub drain_timeout: Duration,
+    /// Helper calls per second; `None` = no limit.
+    pub helper_rate: Option<f64>,
+    /// Nodes with a certificate request that are handed to the helper per second; `None` = no limit.
+    pub ca_rate: Option<f64>,
+    /// Where `choria provisioner status` and `explain` ask.
+    pub control_socket: ControlSocket,
     /// What the operator should know about this file; log them at start.
     pub warnings: Vec<String>,
 }
@@ -226,6 +237,9 @@ impl ProvisionerConfig {
             verify_restart: verify_restart(&top)?,
             verify_timeout: duration(&top, "verify_timeout", Duration::from_secs(60))?,
             drain_timeout: duration(&top, "drain_timeout", Duration::from_secs(30))?,
+            helper_rate: operate::rate(&top, "helper_rate")?,
+            ca_rate: operate::rate(&top, "ca_rate")?,
+            control_socket: operate::control_socket(&top)?,
             warnings,
         };
         Ok(config.with_advice())

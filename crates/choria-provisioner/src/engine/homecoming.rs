@@ -65,6 +65,11 @@ impl Homecoming {
         self.expected.remove(identity);
     }
 
+    /// How many are waited for.
+    pub(super) fn expected(&self) -> usize {
+        self.expected.len()
+    }
+
     pub(super) fn next_timer(&self) -> Option<Instant> {
         self.order.front().map(|(since, _)| *since + self.timeout)
     }

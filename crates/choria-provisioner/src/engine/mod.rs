@@ -7,36 +7,43 @@
 //!                        replies -> Inbox -----> Flow ...
 //! ```
 
+mod books;
 mod discovery;
+mod history;
 mod homecoming;
 mod limiter;
 mod nodes;
+mod pace;
+mod rates;
+mod report;
+mod sightings;
+mod tell;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use choria_protocol::lifecycle::{Event, Kind};
-use choria_protocol::{identity, v1};
+use choria_protocol::lifecycle::Event;
 use rand::RngCore;
 use rustc_hash::FxHashMap;
 
+use self::books::Books;
 use self::discovery::Discovery;
+use self::history::Happening;
 use self::homecoming::{Homecoming, Judgement};
 use self::limiter::LogLimiter;
 use self::nodes::Node;
+use self::rates::Rates;
+pub use self::report::{Calendar, Explained};
 use crate::config::{ProvisionerConfig, VerifyRestart};
 use crate::flow::{Input, Now, Stop};
 use crate::helper::Question;
 use crate::inbox::{Inbox, Verdict};
-use crate::metrics::{Metrics, Phase};
-use crate::queue::{Admission, Limits, Scheduler, Source};
+use crate::metrics::Metrics;
+use crate::queue::{Limits, Scheduler, Source};
 use crate::requests::{Caller, Document, Requests};
 use crate::rules::Rules;
-
-/// A startup event this soon after a node's first request is of the process that we are talking to.
-const SAME_PROCESS: Duration = Duration::from_secs(2);
 
 /// What the engine wants done.
 #[derive(Debug)]
@@ -74,6 +81,10 @@ pub struct Settings {
     pub interval: Duration,
     /// Nodes in the flow at the same time.
     pub max_nodes: usize,
+    /// Helper calls per second; `None` = no limit.
+    pub helper_rate: Option<f64>,
+    /// Nodes with a certificate request that are handed to the helper per second; `None` = no limit.
+    pub ca_rate: Option<f64>,
     /// Whether nodes are watched until they are fleet members.
     pub verify_restart: VerifyRestart,
     /// How long that may take.
@@ -87,6 +98,8 @@ impl Settings {
             workers: config.helper_calls(),
             interval: config.interval,
             max_nodes: config.max_nodes,
+            helper_rate: config.helper_rate,
+            ca_rate: config.ca_rate,
             verify_restart: config.verify_restart,
             verify_timeout: config.verify_timeout,
         }
@@ -107,9 +120,11 @@ pub struct Engine {
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     helper_queue: VecDeque<u64>,
     helpers_running: usize,
+    rates: Rates,
     discovery: Discovery,
     homecoming: Homecoming,
     limiter: LogLimiter,
+    books: Books,
     random: Box<dyn RngCore + Send>,
     connected: bool,
     paused: bool,
@@ -139,6 +154,8 @@ impl Engine {
     ) -> Self {
         Self {
             inbox: Inbox::new(&caller.caller_id),
+            books: Books::new(&caller.identity, now.mono),
+            rates: Rates::new(settings.helper_rate, settings.ca_rate, now.mono),
             requests: Requests::new(caller),
             scheduler: Scheduler::new(Limits::for_interval(settings.interval, settings.max_nodes)),
             discovery: Discovery::new(settings.interval, now.mono),
@@ -180,18 +197,22 @@ impl Engine {
     pub fn next_timer(&self) -> Option<Instant> {
         let flow = self.timers.peek().map(|Reverse((due, _))| *due);
         let discovery = self.connected.then(|| self.discovery.next_timer()).flatten();
-        [flow, discovery, self.scheduler.next_timer(), self.inbox.next_timer(), self.homecoming.next_timer()]
-            .into_iter()
-            .flatten()
-            .min()
+        let (queue, inbox, home) = (self.scheduler.next_timer(), self.inbox.next_timer(), self.homecoming.next_timer());
+        let (rates, events) = (self.rates.held().map(|(_, at)| at), self.books.teller.next_timer());
+        [flow, discovery, queue, inbox, home, rates, events].into_iter().flatten().min()
     }
 
     /// Lets time pass.
     pub fn advance(&mut self, now: Now) {
         self.inbox.advance(now.mono);
-        self.scheduler.advance(now.mono);
+        for left in self.scheduler.advance(now.mono) {
+            tracing::debug!("{left} is not connected any more and leaves the queue");
+        }
         for judgement in self.homecoming.advance(now.mono) {
-            self.judge_homecoming(&judgement);
+            self.judge_homecoming(&judgement, now);
+        }
+        for summary in self.books.teller.summaries(now) {
+            self.effects.push(Effect::Tell(summary));
         }
         while let Some(Reverse((due, flow))) = self.timers.peek().copied() {
             if due > now.mono {
@@ -203,12 +224,18 @@ impl Engine {
                 self.drive(flow, Input::Timer, now);
             }
         }
+        if self.rates.held().is_some_and(|(_, at)| at <= now.mono) {
+            self.start_helpers(now);
+        }
         self.discover(now);
         self.start_waiting(now);
     }
 
     /// The connection came up or went down.
     pub fn set_connected(&mut self, connected: bool, now: Now) {
+        if connected != self.connected {
+            self.books.connection_since = now.mono;
+        }
         if connected && !self.connected {
             // Whoever started meanwhile was not heard.
             self.discovery.hurry(now.mono);
@@ -242,6 +269,7 @@ impl Engine {
             self.paused = false;
             self.discovery.hurry(now.mono);
             self.discover(now);
+            self.start_helpers(now);
             self.start_waiting(now);
         }
     }
@@ -282,6 +310,7 @@ impl Engine {
         self.discovery.set_interval(settings.interval, now.mono);
         self.homecoming.configure(settings.verify_restart, settings.verify_timeout);
         self.rules = rules;
+        self.rates.set(settings.helper_rate, settings.ca_rate, now.mono);
         self.settings = settings;
         self.start_helpers(now);
         self.start_waiting(now);
@@ -295,9 +324,7 @@ impl Engine {
                     Ok(_) => self.metrics.protocol_valid.add(),
                     Err(_) => self.metrics.protocol_invalid.add(),
                 }
-                if body.is_err() {
-                    self.metrics.refuse("reply_undecodable");
-                }
+                self.reply_unreadable(flow, &body, now);
                 self.drive(flow, Input::Reply { call, reply: body }, now);
                 self.start_waiting(now);
             }
@@ -305,137 +332,17 @@ impl Engine {
                 self.metrics.protocol_valid.add();
                 self.seen(&identity, Source::Discovery, now);
             }
-            Verdict::Refused { reason, detail } => self.refuse(reason, &detail, now),
+            Verdict::Refused { reason, node, detail } => self.refuse(reason, node.as_deref(), &detail, now),
         }
     }
 
-    /// A lifecycle event of a node that is waiting to be provisioned, startup or shutdown.
-    pub fn node_event(&mut self, payload: &[u8], now: Now) {
-        let event = match Event::parse(payload) {
-            Ok(event) => event,
-            Err(error) => {
-                self.refuse("event", &format!("could not handle message: {error}"), now);
-                return;
-            }
-        };
-        if !identity::is_valid(&event.identity) {
-            let shown: String = event.identity.chars().take(100).collect();
-            self.refuse("identity", &format!("event of {shown:?}, which is not a valid identity"), now);
-            return;
-        }
-        match event.kind {
-            Kind::Startup { .. } => self.seen(&event.identity, Source::Event, now),
-            Kind::Shutdown => self.gone(&event.identity, now),
-            _ => {}
-        }
-    }
-
-    /// Registration data of a node that is waiting. Only its sender is taken from it.
-    pub fn registration(&mut self, payload: &[u8], now: Now) {
-        let name = match v1::decode_request(payload) {
-            Ok(decoded) if decoded.request.envelope.agent == "registration" => decoded.request.envelope.sender_id,
-            Ok(decoded) => {
-                let agent = decoded.request.envelope.agent;
-                self.refuse("registration", &format!("registration message for agent {agent:?}"), now);
-                return;
-            }
-            Err(error) => {
-                self.refuse("registration", &format!("registration message is unusable: {error}"), now);
-                return;
-            }
-        };
-        if identity::is_valid(&name) {
-            self.seen(&name, Source::Registration, now);
-        } else {
-            self.refuse("identity", &format!("registration of {name:?}, which is not a valid identity"), now);
-        }
-    }
-
-    /// The startup event of a fleet member.
-    pub fn fleet_event(&mut self, payload: &[u8], now: Now) {
-        let Ok(Event { kind: Kind::Startup { .. }, identity, .. }) = Event::parse(payload) else { return };
-        if let Some(flow) = self.by_identity.get(identity.as_str()).copied() {
-            self.drive(flow, Input::CameHome, now);
-            self.start_waiting(now);
-        } else {
-            self.scheduler.came_home(&identity);
-        }
-        if let Some(took) = self.homecoming.seen(&identity, now.mono) {
-            self.metrics.verified.add();
-            self.metrics.phase(Phase::Join, took);
-            tracing::info!(
-                "{identity} is a fleet member now, {:.1}s after its restart was ordered",
-                took.as_secs_f64()
-            );
-        }
-    }
-
-    fn seen(&mut self, identity: &str, source: Source, now: Now) {
-        if self.paused || self.draining {
-            if let Some(more) = self.limiter.allow("paused", now.mono) {
-                tracing::warn!("{identity} was seen while paused and is not queued ({more} more before it)");
-            }
-            return;
-        }
-        match self.scheduler.seen(identity, source, now.mono) {
-            Admission::Added { evicted } => {
-                match source {
-                    Source::Event => self.metrics.event_discovered.add(),
-                    Source::Discovery => self.metrics.discovered.add(),
-                    Source::Registration => self.metrics.registration_discovered.add(),
-                }
-                tracing::debug!("{identity} is queued, seen by {source:?}");
-                if let Some(evicted) = evicted {
-                    self.forget(&evicted, now);
-                }
-                self.start_waiting(now);
-            }
-            Admission::Known if source == Source::Event => self.restarted(identity, now),
-            Admission::Known => {}
-            Admission::Resting { until } => {
-                let rest = until.saturating_duration_since(now.mono).as_secs_f64();
-                tracing::debug!("{identity} failed lately and is tried again in {rest:.1}s");
-            }
-            Admission::Returned { until } => {
-                self.metrics.returned.add();
-                self.homecoming.forget(identity);
-                let rest = until.saturating_duration_since(now.mono).as_secs_f64();
-                tracing::warn!(
-                    "{identity} is back in provisioning right after it was provisioned: its configuration does not work there; tried again in {rest:.0}s"
-                );
-            }
-            Admission::Full => {
-                self.refuse("queue_full", &format!("{identity} is not queued, too many nodes wait"), now)
-            }
-        }
-    }
-
-    /// A startup event of a node that is in the flow. The one that it began with may come a little later than the
-    /// answers to discovery.
-    fn restarted(&mut self, identity: &str, now: Now) {
-        let Some(flow) = self.by_identity.get(identity).copied() else { return };
-        let started = self.nodes.get(&flow).filter(|node| node.engaged).map(|node| node.started);
-        if started.is_some_and(|started| now.mono.saturating_duration_since(started) >= SAME_PROCESS) {
-            self.drive(flow, Input::NodeRestarted, now);
-            self.start_waiting(now);
-        }
-    }
-
-    fn gone(&mut self, identity: &str, now: Now) {
-        // A node that has answered is led on: with brokers that let nodes speak for others, an event proves nothing.
-        if self.scheduler.gone(identity)
-            && let Some(flow) = self.by_identity.get(identity).copied()
-        {
-            self.drive(flow, Input::Stop(Stop::NodeGone), now);
-        }
-        self.start_waiting(now);
-    }
-
-    fn judge_homecoming(&self, judgement: &Judgement) {
+    fn judge_homecoming(&mut self, judgement: &Judgement, now: Now) {
         match judgement {
             Judgement::Missing(home) => {
                 self.metrics.verify_missing.add();
                 let seconds = self.settings.verify_timeout.as_secs();
+                let waited = Happening::NotHome(u32::try_from(seconds).unwrap_or(u32::MAX));
+                self.books.history.happened(home, waited, now.mono);
                 tracing::warn!(
                     "{home} was provisioned and told to restart but was not seen as a fleet member within {seconds}s"
                 );
@@ -449,19 +356,7 @@ impl Engine {
     fn stop_all(&mut self, stop: Stop, now: Now) {
         let flows: Vec<u64> = self.nodes.keys().copied().collect();
         for flow in flows {
-            self.drive(flow, Input::Stop(stop), now);
-        }
-    }
-
-    /// Counts a refusal and tells of it, but not more than once per second and kind.
-    fn refuse(&mut self, reason: &'static str, detail: &str, now: Now) {
-        self.metrics.refuse(reason);
-        if reason == "reply_undecodable" || reason.starts_with("reply") {
-            self.metrics.protocol_invalid.add();
-        }
-        if let Some(more) = self.limiter.allow(reason, now.mono) {
-            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-            tracing::warn!(reason, "refused: {detail}{more}");
+            self.stop(flow, stop, now);
         }
     }
 }

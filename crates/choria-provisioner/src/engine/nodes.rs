@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use choria_protocol::subjects;
 
+use super::books::HelperTrouble;
+use super::history::{Attempt, End, Happening, What};
 use super::{Effect, Engine};
-use crate::flow::{Call, Flow, Input, Now, Outcome, Output, SendFault};
+use crate::flow::{Action, Call, Flow, Input, Now, Outcome, Output, SendFault, Stop};
 use crate::helper::{HelperAnswer, HelperError, Question, RunNotes};
 use crate::inbox::Expectation;
 use crate::metrics::Phase;
@@ -15,6 +17,8 @@ use crate::queue::{Ending, Turn};
 
 /// How soon a node that the helper put off may come again. It comes when it is seen again.
 const DEFERRED: Duration = Duration::from_secs(1);
+/// With a limit on its rate: how many seconds' worth of nodes may wait for the helper.
+const BACKLOG_SECONDS: f64 = 5.0;
 /// How long the lock of another provisioner holds a node (spec 03 §7).
 const LOCKED: Duration = Duration::from_secs(120);
 
@@ -30,27 +34,46 @@ pub(super) struct Node {
     open: Option<u128>,
     /// What the helper is asked, while the node waits for a free one.
     question: Option<Arc<Question>>,
+    /// What was done so far, for people.
+    pub(super) attempt: Attempt,
     first_seen: Instant,
     /// When its flow began.
     pub(super) started: Instant,
     helper_since: Instant,
 }
 
+impl Node {
+    /// Whether it waits for a free helper.
+    pub(super) fn waits_for_helper(&self) -> bool {
+        self.question.is_some()
+    }
+}
+
 impl Engine {
     /// Starts queued nodes as far as the limits allow.
     pub(super) fn start_waiting(&mut self, now: Now) {
-        // Beyond this many at the helper, more nodes would only wait there instead of in the queue.
-        let backlog = self.settings.workers.saturating_mul(32).max(64);
+        let backlog = self.helper_backlog();
         while self.connected && !self.paused && !self.draining && self.helper_queue.len() < backlog {
             match self.scheduler.next_turn(now.mono) {
                 None => return,
                 Some(Turn::Stale { identity, waited }) => {
                     self.metrics.provision_errors.add();
+                    self.books.history.happened(&identity, Happening::Stale, now.mono);
                     tracing::warn!("skipping node that's been waiting {:.0}s: {identity}", waited.as_secs_f64());
                 }
                 Some(Turn::Start { identity, first_seen, fresh }) => self.start(identity, first_seen, fresh, now),
             }
         }
+    }
+
+    /// Nodes that may wait for the helper: beyond it more would only wait there instead of in the queue, and what was learnt
+    /// about them would grow old.
+    pub(super) fn helper_backlog(&self) -> usize {
+        let by_workers = self.settings.workers.saturating_mul(32).max(64);
+        let Some(rate) = self.rates.lowest() else { return by_workers };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number, cut at the bound")]
+        let by_rate = (rate * BACKLOG_SECONDS).ceil().min(1e6) as usize;
+        by_workers.min(by_rate.max(self.settings.workers))
     }
 
     fn start(&mut self, identity: Arc<str>, first_seen: Instant, fresh: bool, now: Now) {
@@ -59,7 +82,9 @@ impl Engine {
         self.metrics.phase(Phase::Queued, now.mono.saturating_duration_since(first_seen));
         let seed = self.random.next_u64();
         let flow = Flow::new(Arc::clone(&identity), Arc::clone(&self.rules), fresh, seed, now);
+        let attempt = self.books.history.attempt(&identity, now.mono);
         let node = Node {
+            attempt,
             flow,
             wake: now.mono,
             engaged: false,
@@ -87,7 +112,10 @@ impl Engine {
     fn carry_out(&mut self, id: u64, output: Output, now: Now) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         match output {
-            Output::Call(call) => self.send(id, &call, now),
+            Output::Call(call) => {
+                node.attempt.step(What::Call(call.action), call.attempt, now.mono);
+                self.send(id, &call, now);
+            }
             Output::Wake(at) => {
                 node.wake = at;
                 self.timers.push(Reverse((at, id)));
@@ -95,6 +123,7 @@ impl Engine {
             Output::RunHelper(question) => {
                 node.question = Some(question);
                 node.helper_since = now.mono;
+                node.attempt.step(What::HelperWait, 1, now.mono);
                 self.close_reply(id, now);
                 self.helper_queue.push_back(id);
                 self.start_helpers(now);
@@ -106,7 +135,11 @@ impl Engine {
                     self.scheduler.answered(&identity);
                 }
             }
-            Output::Tried(action, elapsed) => self.metrics.rpc_time(action.label(), elapsed),
+            Output::Tried(action, elapsed) => {
+                node.attempt.step_over(now.mono);
+                self.metrics.rpc_time(action.label(), elapsed);
+            }
+            Output::TryFailed { action, attempt, cause } => try_failed(node, action, attempt, &cause, now),
             Output::Exhausted(action) => self.metrics.rpc_error(action.label()),
             Output::Phase(phase, elapsed) => self.metrics.phase(phase, elapsed),
             Output::Note(text) => tracing::info!(node = &**node.flow.identity(), "{text}"),
@@ -144,28 +177,55 @@ impl Engine {
     pub fn send_failed(&mut self, origin: Option<(u64, u64)>, fault: SendFault, now: Now) {
         match origin {
             Some((flow, call)) => {
+                if fault == SendFault::NobodyListens
+                    && let Some(node) = self.nodes.get(&flow)
+                {
+                    // It costs a timer from now on, and no place.
+                    self.scheduler.absent(node.flow.identity());
+                }
                 self.drive(flow, Input::SendFailed { call, fault }, now);
                 self.start_waiting(now);
             }
             None => {
                 self.metrics.discovery_errors.add();
-                let (SendFault::NotConnected(reason) | SendFault::Impossible(reason)) = fault;
-                tracing::error!("discovery failed: {reason}");
+                match fault {
+                    SendFault::NotConnected(reason) | SendFault::Impossible(reason) => {
+                        tracing::error!("discovery failed: {reason}");
+                    }
+                    // Discovery is not published with a reply subject of NATS.
+                    SendFault::NobodyListens => {}
+                }
             }
         }
     }
 
-    /// Hands waiting nodes to free helpers, first come first served.
+    /// Hands waiting nodes to free helpers, first come first served, as fast as `helper_rate` and `ca_rate` allow.
     pub(super) fn start_helpers(&mut self, now: Now) {
-        while self.helpers_running < self.settings.workers {
-            let Some(flow) = self.helper_queue.pop_front() else { return };
+        self.rates.clear();
+        while self.helpers_running < self.settings.workers && !self.paused {
+            let Some(flow) = self.helper_queue.front().copied() else { return };
             // Nodes that were broken off while they waited are still in the queue.
+            let with_request = self.nodes.get(&flow).and_then(|node| node.question.as_ref()).map(|q| q.csr.is_some());
+            if let Some(with_request) = with_request
+                && !self.rates.allow(with_request, now.mono)
+            {
+                return;
+            }
+            self.helper_queue.pop_front();
             let Some(node) = self.nodes.get_mut(&flow) else { continue };
             let Some(question) = node.question.take() else { continue };
+            node.attempt.step_over(now.mono);
+            node.attempt.step(What::Helper, 1, now.mono);
             self.metrics.phase(Phase::HelperWait, now.mono.saturating_duration_since(node.helper_since));
             self.helpers_running += 1;
             self.effects.push(Effect::Helper { flow, question });
         }
+    }
+
+    /// Tells a flow to stop. One that waits for a free helper need not wait any longer.
+    pub(super) fn stop(&mut self, id: u64, stop: Stop, now: Now) {
+        let waits = self.nodes.get_mut(&id).is_some_and(|node| node.question.take().is_some());
+        self.drive(id, if waits { Input::Recall(stop) } else { Input::Stop(stop) }, now);
     }
 
     /// A helper run ended.
@@ -179,8 +239,13 @@ impl Engine {
     ) {
         self.helpers_running = self.helpers_running.saturating_sub(1);
         self.metrics.helper_time.observe(elapsed);
-        if let Some(node) = self.nodes.get(&flow) {
+        if let Some(node) = self.nodes.get_mut(&flow) {
+            node.attempt.step_over(now.mono);
             let identity = &**node.flow.identity();
+            if let Err(error) = &result {
+                let (node, error) = (identity.to_owned(), error.to_string());
+                self.books.helper_trouble = Some(HelperTrouble { at: now.mono, node, error });
+            }
             match (notes.stderr.is_empty(), result.is_err()) {
                 (true, _) => {}
                 (false, true) => tracing::warn!(node = identity, "helper says: {}", one_line(&notes.stderr)),
@@ -202,18 +267,26 @@ impl Engine {
     pub(super) fn forget(&mut self, identity: &str, now: Now) {
         if let Some(id) = self.by_identity.remove(identity) {
             self.close_reply(id, now);
-            self.nodes.remove(&id);
-            self.metrics.refuse("displaced");
+            if let Some(mut node) = self.nodes.remove(&id) {
+                node.attempt.end(End::Displaced, "its place was needed for another node", now.mono);
+                self.books.history.ended(identity, node.attempt, node.engaged);
+            }
+            let detail = format!("{identity} never answered and its place was needed for another node");
+            self.note_refusal("displaced", Some(identity), &detail, now);
         }
     }
 
     fn end(&mut self, id: u64, outcome: Outcome, now: Now) {
         self.close_reply(id, now);
         let Some(node) = self.nodes.remove(&id) else { return };
-        let identity = node.flow.identity();
+        let Node { flow, mut attempt, engaged, first_seen, .. } = node;
+        let identity = flow.identity();
         self.by_identity.remove(identity);
-        let took = now.mono.saturating_duration_since(node.first_seen);
-        let ending = self.account(identity, outcome, node.engaged, took, now);
+        let took = now.mono.saturating_duration_since(first_seen);
+        let (end, detail) = summary(&outcome);
+        attempt.end(end, detail, now.mono);
+        self.books.history.ended(identity, attempt, engaged);
+        let ending = self.account(identity, outcome, engaged, took, now);
         if let Some(until) = self.scheduler.ended(identity, ending, now.mono) {
             let rest = until.saturating_duration_since(now.mono).as_secs_f64();
             tracing::debug!("{identity} rests for {rest:.0}s");
@@ -227,6 +300,8 @@ impl Engine {
             Outcome::Provisioned { home } => {
                 self.metrics.provisioned.add();
                 self.metrics.phase(Phase::Total, took);
+                self.books.pace.count(now.mono);
+                self.effects.push(Effect::Tell(self.books.teller.provisioned(node, now)));
                 tracing::info!("{node} is provisioned and restarts, {seconds:.2}s after it was first seen");
                 self.homecoming.expect(home, now.mono);
                 Ending::Settle
@@ -253,14 +328,14 @@ impl Engine {
             }
             Outcome::Refused(refusal) => {
                 self.metrics.provision_errors.add();
-                self.metrics.refuse(refusal.reason);
+                self.note_refusal(refusal.reason, Some(node), &refusal.error, now);
                 tracing::error!(reason = refusal.reason, "could not provision {node}: {refusal}");
                 Ending::Failed { retry: false }
             }
             Outcome::HelperFailed { reason, error } => {
                 self.metrics.helper_errors.add();
                 self.metrics.provision_errors.add();
-                self.metrics.refuse(reason);
+                self.note_refusal(reason, Some(node), &error, now);
                 tracing::error!(reason, "could not provision {node}: {error}");
                 Ending::Failed { retry: true }
             }
@@ -273,8 +348,16 @@ impl Engine {
                 tracing::info!("{node} waits again: {error}");
                 Ending::Interrupted
             }
+            Outcome::Absent { error } => {
+                self.metrics.provision_errors.add();
+                self.metrics.absent.add();
+                if let Some(more) = self.limiter.allow("absent", now.mono) {
+                    tracing::warn!("could not provision {node}: {error} ({more} more such nodes before it)");
+                }
+                Ending::Failed { retry: false }
+            }
             Outcome::Gone => {
-                tracing::info!("{node} shut down while it waited");
+                tracing::info!("{node} went away while it waited");
                 Ending::Gone
             }
             Outcome::Home => {
@@ -282,6 +365,31 @@ impl Engine {
                 Ending::Gone
             }
         }
+    }
+}
+
+/// A try failed and another one follows.
+fn try_failed(node: &mut Node, action: Action, attempt: u32, cause: &str, now: Now) {
+    node.attempt.step_over(now.mono);
+    node.attempt.fault(cause);
+    let identity = &**node.flow.identity();
+    tracing::info!(node = identity, "try {attempt} of {} of {}: {cause}", action.tries(), action.label());
+}
+
+/// How an attempt ended, for the node's history.
+fn summary(outcome: &Outcome) -> (End, &str) {
+    match outcome {
+        Outcome::Provisioned { home } => (End::Provisioned, home),
+        Outcome::ShutDown { message, .. } => (End::ShutDown, message),
+        Outcome::Deferred { message } => (End::Deferred, message),
+        Outcome::Locked => (End::Locked, "another provisioner is working on it"),
+        Outcome::Refused(refusal) => (End::Refused, &refusal.error),
+        Outcome::HelperFailed { error, .. } => (End::HelperFailed, error),
+        Outcome::Failed { error } => (End::Failed, error),
+        Outcome::Absent { error } => (End::Absent, error),
+        Outcome::Interrupted { error } => (End::Interrupted, error),
+        Outcome::Gone => (End::Gone, "it shut down or its connection ended"),
+        Outcome::Home => (End::Home, "it was seen as a fleet member, another provisioner's work was enough"),
     }
 }
 

@@ -22,20 +22,27 @@ use std::time::{Duration, Instant};
 use choria_connector::backoff::FIVE_SEC;
 use choria_protocol::rpc::{ReplyBody, RequestBody};
 use choria_tokens::ProvisioningClaims;
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value};
 
 pub use action::Action;
-pub use types::{Call, Confidential, Input, Now, Outcome, Output, SendFault, Stop};
+pub use types::{Call, Confidential, Input, Now, Outcome, Output, SendFault, Stop, View};
 
 use crate::answer;
 use crate::helper::{CsrReply, HelperAnswer, HelperError, Question};
 use crate::metrics::Phase;
 use crate::rules::{CheckedCsr, Refusal, Rules};
 
-/// How long a node that was seen to start as a fleet member may take to answer as one that waits.
-const HOME_WAIT: Duration = Duration::from_secs(2);
+/// How long a node that was seen to start as a fleet member, or whose connection ended, may take to answer.
+const DOUBT_WAIT: Duration = Duration::from_secs(2);
+
+/// Pauses before a node is asked again that nobody listens for: it may be on its way back. Then it is given up until it is
+/// seen again.
+const ABSENT_PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
+
+/// The same before `restart`: a node that has its configuration may be restarting already, and is seen coming home.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 enum State {
@@ -92,6 +99,10 @@ pub struct Flow {
     offline_since: Option<Instant>,
     /// It was seen to start as a fleet member and has not answered since.
     came_home: bool,
+    /// Its connection ended and it has not answered since.
+    left: bool,
+    /// Calls in a row for which nobody listened.
+    absent: usize,
 }
 
 /// What a good reply leads to.
@@ -127,6 +138,19 @@ impl Flow {
             stop: None,
             offline_since: None,
             came_home: false,
+            left: false,
+            absent: 0,
+        }
+    }
+
+    /// What it is doing.
+    pub fn view(&self) -> View {
+        match self.state {
+            State::New => View::Starting,
+            State::Calling { action, attempt, since, until, .. } => View::Calling { action, attempt, since, until },
+            State::Pausing { action, attempt, until } => View::Pausing { action, attempt, until },
+            State::Helper { since } => View::Helper { since },
+            State::Over => View::Over,
         }
     }
 
@@ -160,7 +184,7 @@ impl Flow {
                 out.push(Output::Tried(action, now.mono.saturating_duration_since(*since)));
                 out.push(Output::Answered);
                 self.offline_since = None;
-                self.came_home = false;
+                (self.came_home, self.left, self.absent) = (false, false, 0);
                 self.replied(action, attempt, reply, now, out);
             }
             (Input::SendFailed { call, fault }, State::Calling { action, attempt, call: open, .. })
@@ -177,6 +201,7 @@ impl Flow {
             }
             (Input::Timer, _) => self.timer(now, out),
             (Input::Stop(stop), _) => self.stopped(stop, out),
+            (Input::Recall(stop), State::Helper { .. }) => self.finish(interrupted(stop, "the helper"), out),
             // The answer to `restart` was lost, the restart was not.
             (
                 Input::CameHome,
@@ -188,15 +213,19 @@ impl Flow {
             }
             // Another provisioner, which was stopped in the middle, has brought it that far. Members can announce what they
             // like, so the node gets the time to answer if it is still here.
-            (Input::CameHome, State::Calling { until, .. }) => {
+            (Input::CameHome, State::Calling { .. }) => {
                 self.came_home = true;
-                let soon = (*until).min(now.mono + HOME_WAIT);
-                if let State::Calling { until, .. } = &mut self.state {
-                    *until = soon;
-                }
-                self.wake(soon, out);
+                self.wait_no_longer_than(DOUBT_WAIT, now, out);
             }
             (Input::CameHome, State::Pausing { .. } | State::Helper { .. }) => self.came_home = true,
+            // That is what `restart` and `shutdown` are for.
+            (Input::Disconnected, State::Calling { action: Action::Restart | Action::Shutdown, .. }) => {}
+            // It may be back in a moment, and what it was asked may still be answered.
+            (Input::Disconnected, State::Calling { .. }) => {
+                self.left = true;
+                self.wait_no_longer_than(DOUBT_WAIT, now, out);
+            }
+            (Input::Disconnected, State::Pausing { .. } | State::Helper { .. }) => self.left = true,
             (Input::NodeRestarted, State::Calling { action, attempt, since, .. }) => {
                 let (action, attempt) = (*action, *attempt);
                 out.push(Output::Tried(action, now.mono.saturating_duration_since(*since)));
@@ -224,6 +253,10 @@ impl Flow {
                 out.push(Output::Tried(action, now.mono.saturating_duration_since(since)));
                 if self.came_home {
                     self.finish(Outcome::Home, out);
+                    return;
+                }
+                if self.left && breakable {
+                    self.finish(Outcome::Gone, out);
                     return;
                 }
                 let cause = format!("received 0 responses while expecting a response from {}", self.identity);
@@ -258,11 +291,20 @@ impl Flow {
         }
         self.calls += 1;
         let body = self.body(action);
-        let wait = if self.came_home { action.wait().min(HOME_WAIT) } else { action.wait() };
+        let in_doubt = self.came_home || self.left;
+        let wait = if in_doubt { action.wait().min(DOUBT_WAIT) } else { action.wait() };
         let until = now.mono + wait;
         self.state = State::Calling { action, attempt, call: self.calls, since: now.mono, until };
         let shared = self.fresh && attempt == 1 && action.is_same_for_all();
-        out.push(Output::Call(Call { number: self.calls, action, body, shared }));
+        out.push(Output::Call(Call { number: self.calls, action, body, shared, attempt }));
+        self.wake(until, out);
+    }
+
+    /// Shortens the wait of the open call.
+    fn wait_no_longer_than(&mut self, most: Duration, now: Now, out: &mut Vec<Output>) {
+        let State::Calling { until, .. } = &mut self.state else { return };
+        *until = (*until).min(now.mono + most);
+        let until = *until;
         self.wake(until, out);
     }
 
@@ -449,6 +491,7 @@ impl Flow {
                 out.push(Output::Exhausted(action));
                 self.finish(Outcome::Failed { error: action.failed(&reason) }, out);
             }
+            SendFault::NobodyListens => self.nobody_listens(action, attempt, now, out),
             SendFault::NotConnected(reason) if action.may_be_broken_off() => {
                 self.finish(Outcome::Interrupted { error: action.failed(&reason) }, out);
             }
@@ -465,13 +508,38 @@ impl Flow {
         }
     }
 
+    /// The broker says that nobody is there under the node's name.
+    fn nobody_listens(&mut self, action: Action, attempt: u32, now: Now, out: &mut Vec<Output>) {
+        let cause = format!("nobody listens as {}: it is not connected", self.identity);
+        match action {
+            Action::Jwt | Action::Inventory | Action::GenCsr => {
+                let Some(pause) = ABSENT_PAUSES.get(self.absent) else {
+                    self.finish(Outcome::Absent { error: action.failed(&cause) }, out);
+                    return;
+                };
+                self.absent += 1;
+                out.push(Output::TryFailed { action, attempt, cause });
+                // Spread, because whole networks go and come at once.
+                let delay = pause.mul_f64(self.rng.random_range(0.75..1.25));
+                self.pause(action, attempt, delay, now, out);
+            }
+            Action::Configure => self.try_failed(action, attempt, &cause, now, out),
+            Action::Restart if attempt < action.tries() => {
+                out.push(Output::TryFailed { action, attempt, cause });
+                self.pause(action, attempt + 1, RESTART_PAUSE, now, out);
+            }
+            Action::Restart => self.try_failed(action, attempt, &cause, now, out),
+            Action::Shutdown => self.finish(Outcome::Gone, out),
+        }
+    }
+
     fn try_failed(&mut self, action: Action, attempt: u32, cause: &str, now: Now, out: &mut Vec<Output>) {
         if attempt >= action.tries() {
             out.push(Output::Exhausted(action));
             self.finish(Outcome::Failed { error: action.failed(cause) }, out);
             return;
         }
-        out.push(Output::Note(format!("try {attempt} of {} of {}: {cause}", action.tries(), action.label())));
+        out.push(Output::TryFailed { action, attempt, cause: cause.to_owned() });
         let delay = FIVE_SEC.delay(attempt, &mut self.rng);
         self.pause(action, attempt + 1, delay, now, out);
     }

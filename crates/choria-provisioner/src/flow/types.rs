@@ -38,6 +38,8 @@ pub enum SendFault {
     NotConnected(String),
     /// It will never work, such as a request that is larger than the broker takes.
     Impossible(String),
+    /// The broker took it and said that nobody listens there.
+    NobodyListens,
 }
 
 /// What happened.
@@ -66,10 +68,48 @@ pub enum Input {
     Timer,
     /// Stop as soon as that leaves the node whole.
     Stop(Stop),
+    /// The helper was not asked yet and will not be: stop at once.
+    Recall(Stop),
     /// The node started as a fleet member.
     CameHome,
     /// The node started again as one that waits: what it was asked before is lost.
     NodeRestarted,
+    /// The broker says that the node's connection ended.
+    Disconnected,
+}
+
+/// What a flow is doing, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// About to ask the first question.
+    Starting,
+    /// A request is out.
+    Calling {
+        /// What was asked.
+        action: Action,
+        /// Which try it is.
+        attempt: u32,
+        /// Since when.
+        since: Instant,
+        /// How long the answer is waited for.
+        until: Instant,
+    },
+    /// Waits before a try.
+    Pausing {
+        /// What will be asked.
+        action: Action,
+        /// Which try it will be.
+        attempt: u32,
+        /// When.
+        until: Instant,
+    },
+    /// The helper has the node, or it waits for a free one.
+    Helper {
+        /// Since when.
+        since: Instant,
+    },
+    /// Nothing any more.
+    Over,
 }
 
 /// A document that holds secrets: never shown by `Debug`.
@@ -100,6 +140,8 @@ pub struct Call {
     pub body: Confidential,
     /// Whether one signed document may serve this and other nodes.
     pub shared: bool,
+    /// Which try of this action it is.
+    pub attempt: u32,
 }
 
 /// What to do.
@@ -119,6 +161,15 @@ pub enum Output {
     Exhausted(Action),
     /// A phase took so long.
     Phase(Phase, Duration),
+    /// One try of an action failed and another one follows.
+    TryFailed {
+        /// The action.
+        action: Action,
+        /// Number of the try that failed.
+        attempt: u32,
+        /// Why.
+        cause: String,
+    },
     /// Something an operator may want to know.
     Note(String),
     /// The flow is over. Nothing follows.
@@ -166,7 +217,12 @@ pub enum Outcome {
         /// Why.
         error: String,
     },
-    /// The node is shutting down.
+    /// Nobody listens under the node's name.
+    Absent {
+        /// The whole story.
+        error: String,
+    },
+    /// The node is shutting down, or its connection ended and it did not come back.
     Gone,
     /// The node is silent and was seen to start as a fleet member: somebody else provisioned it.
     Home,

@@ -103,7 +103,8 @@ fn design6_a_second_answer_is_noticed_and_named() {
     let payload = reply("n1", ID, "choria_provision");
     assert_eq!(reason(&inbox.accept(&subject, &payload, now)), "ok");
     match inbox.accept(&subject, &payload, now) {
-        Verdict::Refused { reason: "reply_second", detail } => {
+        Verdict::Refused { reason: "reply_second", node, detail } => {
+            assert_eq!(node.as_deref(), Some("n1"));
             assert!(detail.contains("n1") && detail.contains("two machines"), "{detail}");
         }
         other => panic!("{other:?}"),
@@ -151,4 +152,19 @@ proptest::proptest! {
         let _ = inbox.accept(&subject, &payload, Instant::now());
         let _ = inbox.accept(&open, &payload, Instant::now());
     }
+}
+
+#[test]
+fn a_call_that_nobody_hears_is_closed_and_no_other() {
+    let (mut inbox, now) = (Inbox::new(CALLER), Instant::now());
+    let subject = inbox.open(expect("n1"), 7);
+    for other in ["", "x", &subject[..subject.len() - 1], &inbox.prefix.clone(), &format!("{}{:032x}", inbox.prefix, 8)] {
+        assert_eq!(inbox.unanswerable(other, now), None, "{other}");
+    }
+    assert!(inbox.unanswerable(&subject, now).is_some());
+    assert_eq!(inbox.unanswerable(&subject, now), None);
+    assert_eq!(reason(&inbox.accept(&subject, &reply("n1", ID, "choria_provision"), now)), "reply_late");
+    let answered = inbox.open(expect("n1"), 9);
+    inbox.accept(&answered, &reply("n1", ID, "choria_provision"), now);
+    assert_eq!(inbox.unanswerable(&answered, now), None, "an answer counts");
 }

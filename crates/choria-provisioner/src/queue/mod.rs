@@ -11,6 +11,8 @@
 //!   starts it when the rest is over, so nothing is lost and nothing is hammered.
 //! - A provisioned node settles for 60 s, so that discovery does not pick it up during its restart. One whose
 //!   startup event says that it is back in provisioning is taken up again after a rest.
+//! - A node that shut down leaves. One whose connection ended leaves a moment later unless something sees it again: it may only
+//!   have lost its network. What is known of its failures stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -63,6 +65,8 @@ const RESTART_TAKES: Duration = Duration::from_secs(2);
 const RETURN_REST: Duration = Duration::from_secs(10);
 /// How long a failed node's count of failures is kept after its rest.
 const MEMORY: Duration = Duration::from_secs(1800);
+/// How long a queued node whose connection ended keeps its place.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// What became of a sighting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +132,77 @@ pub enum Turn {
     },
 }
 
+/// Where a node is, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Waits for its first request, at this place of the queue; 1 is next. Finding the place takes a look at the whole queue.
+    Queued {
+        /// Its place.
+        place: usize,
+        /// Its connection ended; it leaves then unless it is seen again.
+        leaves: Option<Instant>,
+    },
+    /// Asked, and expected to answer any moment.
+    Probing,
+    /// Asked, no answer for so long that it takes no place.
+    Silent,
+    /// Asked and answering.
+    Engaged,
+    /// Rests until then and starts by itself.
+    Resting {
+        /// End of the rest.
+        until: Instant,
+    },
+    /// Starts when it is seen again, but not before then.
+    WaitingToBeSeen {
+        /// End of its rest; in the past when that is over.
+        until: Instant,
+    },
+    /// Provisioned moments ago, left alone until then.
+    Settling {
+        /// End of the time.
+        until: Instant,
+    },
+}
+
+/// How many nodes are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Wait for their first request.
+    pub queued: usize,
+    /// Asked, counting as worked on, without an answer yet.
+    pub probing: usize,
+    /// Asked, without an answer for longer than the grace time.
+    pub silent: usize,
+    /// Answering.
+    pub engaged: usize,
+    /// Start by themselves when their rest is over.
+    pub resting: usize,
+    /// Start when they are seen again.
+    pub waiting_to_be_seen: usize,
+    /// Left alone after they were provisioned.
+    pub settling: usize,
+}
+
+impl Counts {
+    fn of(&mut self, state: State) -> &mut usize {
+        match state {
+            State::Queued => &mut self.queued,
+            State::Probing => &mut self.probing,
+            State::Silent => &mut self.silent,
+            State::Engaged => &mut self.engaged,
+            State::Resting { wanted: true } => &mut self.resting,
+            State::Resting { wanted: false } | State::Remembered => &mut self.waiting_to_be_seen,
+            State::Settling { .. } => &mut self.settling,
+        }
+    }
+
+    /// Nodes that wait, are worked on or settle; not those that merely failed once.
+    fn waiting(&self) -> usize {
+        self.queued + self.probing + self.silent + self.engaged + self.resting + self.settling
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Queued,
@@ -173,8 +248,7 @@ pub struct Scheduler {
     remembered: BTreeMap<u64, Arc<str>>,
     timers: BTreeSet<(Instant, Arc<str>)>,
     next_place: u64,
-    worked: usize,
-    waiting: usize,
+    counts: Counts,
 }
 
 impl Scheduler {
@@ -188,8 +262,7 @@ impl Scheduler {
             remembered: BTreeMap::new(),
             timers: BTreeSet::new(),
             next_place: 0,
-            worked: 0,
-            waiting: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -203,7 +276,12 @@ impl Scheduler {
         let Some(node) = self.nodes.get_mut(identity) else { return self.add(identity, now) };
         node.last_seen = now;
         match node.state {
-            State::Queued | State::Probing | State::Silent | State::Engaged => Admission::Known,
+            State::Queued => {
+                // It was about to leave because its connection had ended.
+                self.set_timer(identity, None);
+                Admission::Known
+            }
+            State::Probing | State::Silent | State::Engaged => Admission::Known,
             State::Resting { .. } => {
                 let until = node.timer.unwrap_or(now);
                 self.set_state(identity, State::Resting { wanted: true }, Some(until));
@@ -246,6 +324,7 @@ impl Scheduler {
             fresh: true,
             timer: None,
         };
+        *self.counts.of(node.state) += 1;
         self.nodes.insert(name, node);
         self.enqueue(identity, None, now);
         Admission::Added { evicted }
@@ -253,7 +332,7 @@ impl Scheduler {
 
     /// The next node whose turn it is, if one more may be worked on.
     pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
-        if self.worked >= self.limits.max_nodes {
+        if self.worked() >= self.limits.max_nodes {
             return None;
         }
         let identity = self.queue.values().next().cloned()?;
@@ -284,7 +363,7 @@ impl Scheduler {
         }
         node.fresh = false;
         match ending {
-            Ending::Gone => self.remove(identity),
+            Ending::Gone => self.depart(identity),
             Ending::Interrupted => {
                 // It was seen when it was started; time in the flow does not make it stale.
                 node.last_seen = now;
@@ -314,12 +393,50 @@ impl Scheduler {
     /// yet and is to be abandoned.
     pub fn gone(&mut self, identity: &str) -> bool {
         match self.nodes.get(identity).map(|node| node.state) {
-            Some(State::Queued | State::Resting { .. }) => {
-                self.remove(identity);
+            Some(State::Queued) => {
+                self.depart(identity);
+                false
+            }
+            Some(State::Resting { wanted: true }) => {
+                self.lose_interest(identity);
                 false
             }
             Some(State::Probing | State::Silent) => true,
             _ => false,
+        }
+    }
+
+    /// The node's connection to the broker ended. Nodes that wait leave in a moment, unless they are seen again. Those in the
+    /// flow are the flow's business, those that settle restart.
+    pub fn disconnected(&mut self, identity: &str, now: Instant) {
+        match self.nodes.get(identity).map(|node| (node.state, node.timer)) {
+            Some((State::Queued, None)) => self.set_timer(identity, Some(now + LINGER)),
+            Some((State::Resting { wanted: true }, _)) => self.lose_interest(identity),
+            _ => {}
+        }
+    }
+
+    /// A flow found nobody listening under the node's name: from now on it takes no place.
+    pub fn absent(&mut self, identity: &str) {
+        if matches!(self.nodes.get(identity), Some(node) if node.state == State::Probing) {
+            self.set_state(identity, State::Silent, None);
+        }
+    }
+
+    /// A resting node is not tried again before something sees it.
+    fn lose_interest(&mut self, identity: &str) {
+        let until = self.nodes.get(identity).and_then(|node| node.timer);
+        self.set_state(identity, State::Resting { wanted: false }, until);
+    }
+
+    /// A queued node leaves. One that failed before is remembered, so that coming and going does not buy it new attempts.
+    fn depart(&mut self, identity: &str) {
+        match self.nodes.get(identity) {
+            Some(Node { failures: 0, .. }) | None => self.remove(identity),
+            Some(Node { last_seen, .. }) => {
+                let until = *last_seen + MEMORY;
+                self.set_state(identity, State::Remembered, Some(until));
+            }
         }
     }
 
@@ -330,11 +447,13 @@ impl Scheduler {
         }
     }
 
-    /// Lets time pass: rests and settling end, silent nodes stop counting.
-    pub fn advance(&mut self, now: Instant) {
+    /// Lets time pass: rests and settling end, silent nodes stop counting. Returns queued nodes that left because their
+    /// connection had ended.
+    pub fn advance(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let mut left = Vec::new();
         while let Some((due, identity)) = self.timers.first().cloned() {
             if due > now {
-                return;
+                break;
             }
             let node = self.nodes.get(&identity).expect("every timer belongs to a known node");
             match node.state {
@@ -342,11 +461,16 @@ impl Scheduler {
                 State::Resting { wanted: true } => self.enqueue(&identity, None, now),
                 State::Resting { wanted: false } => self.set_state(&identity, State::Remembered, Some(due + MEMORY)),
                 State::Remembered | State::Settling { .. } => self.remove(&identity),
-                State::Queued | State::Silent | State::Engaged => {
+                State::Queued => {
+                    self.depart(&identity);
+                    left.push(identity);
+                }
+                State::Silent | State::Engaged => {
                     self.timers.pop_first();
                 }
             }
         }
+        left
     }
 
     /// When [`Self::advance`] has something to do next.
@@ -361,15 +485,49 @@ impl Scheduler {
 
     /// Nodes that wait, are worked on or settle; not those that merely failed once.
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.counts.waiting()
     }
 
     /// Nodes that count as worked on.
     pub fn worked(&self) -> usize {
-        self.worked
+        self.counts.probing + self.counts.engaged
     }
 
-    /// Whether the node has failed often enough in a row that it is worth telling only now and then.
+    /// How many nodes are in which state.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The node that is next, and when it was first seen.
+    pub fn next_waiting(&self) -> Option<(&Arc<str>, Instant)> {
+        let identity = self.queue.values().next()?;
+        self.nodes.get(identity).map(|node| (identity, node.first_seen))
+    }
+
+    /// Where a node is; `None` when it is not known.
+    pub fn standing(&self, identity: &str) -> Option<Standing> {
+        let node = self.nodes.get(identity)?;
+        let until = node.timer.unwrap_or(node.last_seen);
+        Some(match node.state {
+            State::Queued => {
+                Standing::Queued { place: self.queue.range(..=node.place).count(), leaves: node.timer }
+            }
+            State::Probing => Standing::Probing,
+            State::Silent => Standing::Silent,
+            State::Engaged => Standing::Engaged,
+            State::Resting { wanted: true } => Standing::Resting { until },
+            State::Resting { wanted: false } => Standing::WaitingToBeSeen { until },
+            State::Remembered => Standing::WaitingToBeSeen { until: node.last_seen },
+            State::Settling { .. } => Standing::Settling { until },
+        })
+    }
+
+    /// Failures of the node in a row.
     pub fn failures(&self, identity: &str) -> u32 {
         self.nodes.get(identity).map_or(0, |node| node.failures)
     }
@@ -394,6 +552,24 @@ impl Scheduler {
         self.queue.insert(place, name);
     }
 
+    /// Changes when something happens to a node, and nothing else.
+    fn set_timer(&mut self, identity: &str, timer: Option<Instant>) {
+        let Some((name, node)) = self.nodes.get_key_value(identity) else { return };
+        if node.timer == timer {
+            return;
+        }
+        let (name, old) = (Arc::clone(name), node.timer);
+        if let Some(due) = old {
+            self.timers.remove(&(due, Arc::clone(&name)));
+        }
+        if let Some(due) = timer {
+            self.timers.insert((due, name));
+        }
+        if let Some(node) = self.nodes.get_mut(identity) {
+            node.timer = timer;
+        }
+    }
+
     /// The one place where a node changes: keeps all indexes and counts in step.
     fn set_state(&mut self, identity: &str, state: State, timer: Option<Instant>) {
         let Some((name, _)) = self.nodes.get_key_value(identity) else { return };
@@ -404,9 +580,8 @@ impl Scheduler {
         let Some(node) = self.nodes.get_mut(&name) else { return };
         node.state = state;
         node.timer = timer;
-        self.waiting += usize::from(waits(state));
+        *self.counts.of(state) += 1;
         match state {
-            State::Probing | State::Engaged => self.worked += 1,
             State::Silent => {
                 node.place = place;
                 self.silent.insert(place, Arc::clone(&name));
@@ -415,7 +590,7 @@ impl Scheduler {
                 node.place = place;
                 self.remembered.insert(place, Arc::clone(&name));
             }
-            State::Queued | State::Resting { .. } | State::Settling { .. } => {}
+            State::Queued | State::Probing | State::Engaged | State::Resting { .. } | State::Settling { .. } => {}
         }
         if let Some(due) = timer {
             self.timers.insert((due, name));
@@ -427,19 +602,18 @@ impl Scheduler {
         if let Some(due) = node.timer {
             self.timers.remove(&(due, Arc::clone(identity)));
         }
-        self.waiting -= usize::from(waits(node.state));
+        *self.counts.of(node.state) -= 1;
         match node.state {
             State::Queued => {
                 self.queue.remove(&node.place);
             }
-            State::Probing | State::Engaged => self.worked -= 1,
             State::Silent => {
                 self.silent.remove(&node.place);
             }
             State::Remembered => {
                 self.remembered.remove(&node.place);
             }
-            State::Resting { .. } | State::Settling { .. } => {}
+            State::Probing | State::Engaged | State::Resting { .. } | State::Settling { .. } => {}
         }
     }
 
@@ -449,11 +623,6 @@ impl Scheduler {
         self.leave_state(&name);
         self.nodes.remove(&name);
     }
-}
-
-/// Whether a node in this state is one of those that `waiting_nodes` counts.
-fn waits(state: State) -> bool {
-    !matches!(state, State::Remembered | State::Resting { wanted: false })
 }
 
 /// How long a node rests after so many failures in a row.

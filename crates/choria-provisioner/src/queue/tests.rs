@@ -157,6 +157,63 @@ fn a_shutdown_event_evicts_what_has_not_started() {
 }
 
 #[test]
+fn a_node_whose_connection_ended_leaves_unless_it_is_back_in_a_moment() {
+    let (mut queue, now) = (Scheduler::new(Limits { max_nodes: 0, ..limits() }), Instant::now());
+    for name in ["n1", "n2", "n3"] {
+        queue.seen(name, Source::Event, now);
+        queue.disconnected(name, now);
+    }
+    assert!(matches!(queue.standing("n2"), Some(Standing::Queued { place: 2, leaves: Some(at) }) if at == now + LINGER));
+    queue.disconnected("n2", now + secs(2));
+    queue.seen("n2", Source::Discovery, now + secs(2));
+    assert!(queue.advance(now + LINGER - Duration::from_millis(1)).is_empty());
+    let mut left = queue.advance(now + LINGER);
+    left.sort();
+    assert_eq!(left, ["n1", "n3"].map(Arc::from));
+    assert_eq!(queue.standing("n2"), Some(Standing::Queued { place: 1, leaves: None }), "with its place");
+    assert_eq!(queue.standing("n1"), None);
+}
+
+#[test]
+fn coming_and_going_buys_no_new_attempts() {
+    let mut queue = Scheduler::new(limits());
+    let mut now = Instant::now();
+    queue.seen("bad", Source::Event, now);
+    for failures in 1..=4 {
+        assert!(start(&mut queue, now).is_some());
+        let until = queue.ended("bad", Ending::Failed { retry: true }, now).unwrap();
+        // Its connection ends while it rests: it is not tried again by itself, and not sooner when it is back.
+        queue.disconnected("bad", now);
+        assert_eq!(queue.standing("bad"), Some(Standing::WaitingToBeSeen { until }));
+        assert_eq!(queue.failures("bad"), failures);
+        queue.advance(until);
+        assert_eq!(queue.queued(), 0);
+        assert_eq!(queue.seen("bad", Source::Event, until), added());
+        // Nor does leaving the queue help.
+        assert!(!queue.gone("bad"));
+        assert_eq!(queue.failures("bad"), failures);
+        assert_eq!(queue.seen("bad", Source::Event, until), added());
+        now = until;
+    }
+}
+
+#[test]
+fn an_absent_node_takes_no_place() {
+    let (mut queue, now) = (Scheduler::new(Limits { max_nodes: 1, ..limits() }), Instant::now());
+    for name in ["forged", "n1"] {
+        queue.seen(name, Source::Event, now);
+    }
+    start(&mut queue, now).unwrap();
+    assert_eq!(start(&mut queue, now), None);
+    queue.absent("forged");
+    assert_eq!(queue.standing("forged"), Some(Standing::Silent));
+    assert_eq!(start(&mut queue, now).as_deref(), Some("n1"));
+    queue.answered("n1");
+    queue.absent("n1");
+    assert_eq!(queue.standing("n1"), Some(Standing::Engaged), "it has answered");
+}
+
+#[test]
 fn interrupted_nodes_keep_their_place() {
     let (mut queue, now) = (Scheduler::new(Limits { max_nodes: 2, ..limits() }), Instant::now());
     for name in ["a", "b", "c"] {
@@ -195,6 +252,8 @@ enum Step {
     Answered(u8),
     Ended(u8, u8),
     Gone(u8),
+    Disconnected(u8),
+    Absent(u8),
     Wait(u16),
 }
 
@@ -205,6 +264,8 @@ fn step() -> impl Strategy<Value = Step> {
         (0..12_u8).prop_map(Step::Answered),
         (0..12_u8, 0..6_u8).prop_map(|(n, e)| Step::Ended(n, e)),
         (0..12_u8).prop_map(Step::Gone),
+        (0..12_u8).prop_map(Step::Disconnected),
+        (0..12_u8).prop_map(Step::Absent),
         (0..2000_u16).prop_map(Step::Wait),
     ]
 }
@@ -245,6 +306,8 @@ proptest! {
                     }
                 },
                 Step::Gone(n) => { queue.gone(&format!("n{n}")); },
+                Step::Disconnected(n) => queue.disconnected(&format!("n{n}"), now),
+                Step::Absent(n) => queue.absent(&format!("n{n}")),
                 Step::Wait(s) => {
                     now += secs(u64::from(s));
                     queue.advance(now);
@@ -252,7 +315,10 @@ proptest! {
                 },
             }
             prop_assert!(queue.nodes.len() <= 8);
-            prop_assert_eq!(queue.waiting(), queue.nodes.values().filter(|n| waits(n.state)).count());
+            let mut counts = Counts::default();
+            queue.nodes.values().for_each(|node| *counts.of(node.state) += 1);
+            prop_assert_eq!(queue.counts(), counts);
+            prop_assert!(queue.nodes.keys().all(|name| queue.standing(name).is_some()));
             let worked = queue.nodes.values().filter(|n| matches!(n.state, State::Probing | State::Engaged)).count();
             prop_assert_eq!(queue.worked(), worked);
             prop_assert_eq!(queue.queued(), queue.nodes.values().filter(|n| n.state == State::Queued).count());

@@ -1,4 +1,4 @@
-//! `choria provisioner run`, also under the name `choria-provisioner` (spec 04 §2).
+//! `choria provisioner run`, also under the name `choria-provisioner` (spec 04 §2); what asks a running one is in `control`.
 
 use choria_config::{BuildSettings, Config, Environment};
 use choria_provisioner::config::{LogLevel, LogTarget, ProvisionerConfig};
@@ -6,14 +6,28 @@ use choria_provisioner::{Handle, Provisioner};
 use tokio::signal::unix::{Signal, SignalKind};
 use tracing::level_filters::LevelFilter;
 
-use crate::cli::ProvisionerArgs;
+use crate::cli::{ProvisionerArgs, ProvisionerCommand};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::logging::{self, Sink};
 use crate::process::{self, SignalPolicy};
 use crate::settings::{config_failure, daemon};
 
-/// Runs the provisioner until it is told to stop.
+mod control;
+
+/// Runs one of the provisioner's commands.
 pub(crate) fn run(args: &ProvisionerArgs, debug: bool) -> Outcome {
+    let config = args.config.as_deref();
+    match &args.command {
+        None | Some(ProvisionerCommand::Run) => run_daemon(args, debug),
+        Some(ProvisionerCommand::Status(control)) => control::status(control, config),
+        Some(ProvisionerCommand::Explain(explain)) => control::explain(explain, config),
+        Some(ProvisionerCommand::Pause(control)) => control::pause(control, config),
+        Some(ProvisionerCommand::Resume(control)) => control::resume(control, config),
+    }
+}
+
+/// Runs the provisioner until it is told to stop.
+fn run_daemon(args: &ProvisionerArgs, debug: bool) -> Outcome {
     let path = args.config.as_deref().ok_or_else(|| {
         Failure::new("the provisioner requires a configuration file").hint("choria provisioner run --config FILE")
     })?;

@@ -1,5 +1,6 @@
 //! What the original did, recorded, against what we do.
 
+use choria_protocol::lifecycle::Kind;
 use choria_testkit::{TokenSigner, golden};
 use serde_json::{Value, json};
 

@@ -1,6 +1,8 @@
 mod golden;
 mod sim;
 
+use choria_protocol::lifecycle::Kind;
+use choria_protocol::v1;
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use choria_protocol::rpc::{PONG, ReplyBody, RequestBody, decode_payload, is_ping};
 use choria_protocol::v1::{Headers, Reply, Request, encode_reply};
-use choria_protocol::{ids, lifecycle};
+use choria_protocol::lifecycle::Kind;
+use choria_protocol::{ids, lifecycle, v1};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::Value;
@@ -53,6 +54,7 @@ impl FakeNode {
 
 enum Due {
     Reply(String, Vec<u8>),
+    Nobody(String),
     Helper(u64, Box<Result<HelperAnswer, HelperError>>),
     NodeStartup(String),
     FleetStartup(String),
@@ -79,6 +81,8 @@ pub(crate) struct Sim {
     pub(crate) helper: HelperFn,
     pub(crate) helper_takes: Duration,
     pub(crate) latency: Duration,
+    /// Whether the broker says so when nobody listens.
+    pub(crate) tells_absent: bool,
     /// Whether provisioned nodes show their startup event as fleet members.
     pub(crate) shows_fleet: bool,
     pub(crate) sent: Vec<Sent>,
@@ -130,6 +134,7 @@ impl Sim {
             }),
             helper_takes: Duration::from_millis(20),
             latency: Duration::from_millis(2),
+            tells_absent: true,
             shows_fleet: true,
             sent: Vec::new(),
             told: Vec::new(),
@@ -231,7 +236,12 @@ impl Sim {
     fn ask(&mut self, identity: &str, reply_to: &str, request: &Request) {
         let body = RequestBody::parse(request.message.as_bytes()).unwrap();
         let action = *Action::ALL.iter().find(|a| a.name() == body.action).unwrap();
-        let Some(node) = self.nodes.get_mut(identity).filter(|node| node.restarted == 0) else { return };
+        let Some(node) = self.nodes.get_mut(identity).filter(|node| node.restarted == 0) else {
+            if self.tells_absent {
+                self.plan(self.latency, Due::Nobody(reply_to.to_owned()));
+            }
+            return;
+        };
         assert!(node.seen.insert(request.envelope.request_id.clone()), "{identity} got one request id twice");
         node.asked.push(action);
         let behaviour = (node.behave)(action);
@@ -277,6 +287,7 @@ impl Sim {
         while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= at) {
             match entry.remove() {
                 Due::Reply(subject, payload) => self.engine.reply(&subject, &payload, self.now),
+                Due::Nobody(subject) => self.engine.nobody_listens(&subject, self.now),
                 Due::Helper(flow, result) => {
                     self.helpers -= 1;
                     self.engine.helper_done(flow, *result, &RunNotes::default(), self.helper_takes, self.now);
