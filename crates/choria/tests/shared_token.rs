@@ -2,28 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/raw_node.rs"]
+mod raw_node;
 
-use std::path::Path;
-use std::time::Duration;
-
-use choria_connector::{ConnectOptions, Connector, NatsConnector, ServerSource, Target, TokenSource};
-use choria_security::tls;
+use choria_connector::Connector;
 use choria_testkit::wait_until_async;
 use common::{Fleet, PATIENCE};
-use tokio_util::sync::CancellationToken;
+use raw_node::connect;
 
 const VICTIM: &str = "victim.example.net";
-
-/// A connection as an unprovisioned node of this name makes it.
-async fn connect(fleet: &Fleet, name: &str, token: &Path) -> Result<NatsConnector, String> {
-    let target = Target::parse(&format!("127.0.0.1:{}", fleet.port)).unwrap();
-    let mut options = ConnectOptions::new(ServerSource::Static(vec![target]));
-    options.name = name.to_owned();
-    options.token = TokenSource::File(token.to_owned());
-    options.tls = Some(tls::anonymous_client_config());
-    options.give_up_after = Some(Duration::from_secs(6));
-    NatsConnector::connect(options, &CancellationToken::new()).await.map_err(|error| error.to_string())
-}
 
 /// DESIGN §6, first and second row: a holder of the shared token can neither take a living node's name, nor read its
 /// traffic, nor answer for it, nor get a certificate for its name.

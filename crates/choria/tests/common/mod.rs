@@ -124,6 +124,28 @@ impl Drop for Daemon {
     }
 }
 
+/// A page of the statistics or the monitor on this port; empty while nobody answers.
+pub(crate) fn page(port: u16, path: &str) -> String {
+    use std::io::{Read, Write};
+    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
+    let mut text = String::new();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut text));
+    text
+}
+
+/// The value of a metric, labels summed up that do not hold `label`; 0 while it does not exist.
+pub(crate) fn metric(port: u16, name: &str, label: &str) -> u64 {
+    let page = page(port, "/metrics");
+    let values = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))?;
+        rest.rsplit_once(' ')?.1.parse::<f64>().ok()
+    });
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters of a test are small")]
+    let sum = values.sum::<f64>() as u64;
+    sum
+}
+
 /// A free port on the loopback address.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -153,17 +175,14 @@ impl Fleet {
         broker
     }
 
-    /// Writes a helper and starts the provisioner. `before` is shell text that runs before each answer.
+    /// Writes a helper and starts the provisioner. `before` is Python that runs before each answer.
     pub(crate) fn provisioner(&self, before: &str) -> Daemon {
-        let helper = self.helper(before);
-        let config = self.lab.provisioner_config(text(&helper), "");
-        let text_without_log: String = std::fs::read_to_string(&config)
-            .unwrap()
-            .lines()
-            .filter(|line| !line.starts_with("logfile"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        std::fs::write(&config, text_without_log).unwrap();
+        self.provisioner_with(before, "")
+    }
+
+    /// The same with more lines of configuration.
+    pub(crate) fn provisioner_with(&self, before: &str, extra: &str) -> Daemon {
+        let config = self.provisioner_config(before, extra);
         let choria = self.lab.provisioner_choria_config(self.port, "");
         let mut command = choria_in(
             self.path(),
@@ -171,6 +190,20 @@ impl Fleet {
         );
         command.env("MCOLLECTIVE_CERTNAME", "provisioner.mcollective");
         Daemon::start("provisioner", command, self.path())
+    }
+
+    /// Writes a helper and the provisioner's configuration. It logs to stderr unless `extra` says otherwise.
+    pub(crate) fn provisioner_config(&self, before: &str, extra: &str) -> PathBuf {
+        let helper = self.helper(before);
+        let config = self.lab.provisioner_config(text(&helper), "");
+        let kept: String = std::fs::read_to_string(&config)
+            .unwrap()
+            .lines()
+            .filter(|line| !line.starts_with("logfile"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        std::fs::write(&config, kept + extra).unwrap();
+        config
     }
 
     /// A node that has a name and the token.
@@ -236,7 +269,13 @@ impl Fleet {
 
     /// How often the helper was called.
     pub(crate) fn helper_calls(&self) -> usize {
-        std::fs::read_to_string(self.path().join("helper.calls")).unwrap_or_default().lines().count()
+        self.helped().len()
+    }
+
+    /// The nodes that the helper was called for, in order.
+    pub(crate) fn helped(&self) -> Vec<String> {
+        let calls = std::fs::read_to_string(self.path().join("helper.calls")).unwrap_or_default();
+        calls.lines().map(str::to_owned).collect()
     }
 }
 
