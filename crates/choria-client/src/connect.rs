@@ -89,6 +89,23 @@ impl ConnectError {
     }
 }
 
+/// How a client of this configuration connects, told without connecting: for programs that check one. The key need not
+/// be one that can sign requests.
+///
+/// # Errors
+/// As [`Client::connect`], but for the connection itself.
+pub fn connection(config: &Config, options: &ClientOptions) -> Result<ConnectOptions, ConnectError> {
+    let provider = provider(config, options)?;
+    connect_options(config, provider.as_ref(), &caller(config, provider.as_ref()), options)
+}
+
+fn provider(config: &Config, options: &ClientOptions) -> Result<Option<FileProvider>, SecurityError> {
+    match options.unsigned {
+        true => Ok(None),
+        false => FileProvider::from_config_in(config, &options.surroundings).map(Some),
+    }
+}
+
 impl Client {
     /// Connects as the configuration says: one connection, and an end to the waiting.
     ///
@@ -96,10 +113,7 @@ impl Client {
     /// [`ConnectError`] with the reason; a broker that is down or refuses the certificate is one within
     /// [`ClientOptions::connect_timeout`].
     pub async fn connect(config: &Config, options: ClientOptions) -> Result<Self, ConnectError> {
-        let provider = match options.unsigned {
-            true => None,
-            false => Some(FileProvider::from_config_in(config, &options.surroundings)?),
-        };
+        let provider = provider(config, &options)?;
         let caller = caller(config, provider.as_ref());
         let signer: Arc<dyn SignRequest> = match &provider {
             Some(provider) => Arc::new(provider.request_signer()?),

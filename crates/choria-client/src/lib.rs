@@ -50,7 +50,7 @@ pub mod sign;
 mod window;
 
 pub use client::{Caller, Client, RequestError};
-pub use connect::{ClientOptions, ConnectError};
+pub use connect::{ClientOptions, ConnectError, connection};
 pub use discovery::{Broadcast, BroadcastStats, Discovered, PingReply};
 pub use limits::{Limit, LimitError, LimitMethod};
 pub use replies::{Expected, Outcome, Refused, ReplySet, RequestStats, RpcReply, rpc_reply};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::check;
 use crate::environment::Environment;
-use crate::error::{ConfigError, Warning};
+use crate::error::{ConfigError, Problem, Warning};
 use crate::key::{Family, Key, Spec, family_name};
 use crate::keys;
 use crate::load;
@@ -40,6 +40,21 @@ pub struct Config {
     pub(crate) parsed_files: Vec<PathBuf>,
 }
 
+/// Everything that is to be said about a configuration, good or not: for programs that check one.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// The configuration; `None` when there are problems.
+    pub config: Option<Config>,
+    /// What is wrong, in the order of the files.
+    pub problems: Vec<Problem>,
+    /// What is odd, also in a file that has problems.
+    pub warnings: Vec<Warning>,
+    /// Settings of older releases that have no effect.
+    pub notes: Vec<Warning>,
+    /// Every file that was read, in order.
+    pub files: Vec<PathBuf>,
+}
+
 impl fmt::Debug for Config {
     /// Values are left out: some are passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,6 +81,14 @@ impl Config {
             Some(path) => Self::load(path, Mode::Client, environment),
             None => Self::load(crate::search::client_file(environment)?, Mode::Client, environment),
         }
+    }
+
+    /// Reads a file as [`Config::load`] does, and tells problems and warnings together where that stops at problems.
+    ///
+    /// # Errors
+    /// Only when a file cannot be read: [`ConfigError::Read`].
+    pub fn inspect(path: impl AsRef<Path>, mode: Mode, environment: &Environment) -> Result<Inspection, ConfigError> {
+        load::inspect(path.as_ref(), mode, environment)
     }
 
     /// Reads a configuration from text alone, without files.

@@ -44,11 +44,30 @@ pub fn markdown() -> String {
         }
         page.push_str("| Key | Kind | Default | Meaning |\n|---|---|---|---|\n");
         for spec in group.keys.iter().chain(group.families) {
-            let _ =
-                writeln!(page, "| `{}` | {} | {} | {} |", spec.name, kind(&spec.kind), default(spec), meaning(spec));
+            let Entry { name, kind, default, meaning } = entry(spec);
+            let _ = writeln!(page, "| `{name}` | {kind} | {default} | {meaning} |");
         }
     }
     page
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub kind: String,
+    /// Its default; empty when there is none.
+    pub default: String,
+    /// What it is for.
+    pub meaning: String,
+}
+
+/// The row of one key, with the marks of a Markdown table.
+#[must_use]
+pub fn entry(spec: &Spec) -> Entry {
+    Entry { name: spec.name, kind: kind(&spec.kind), default: default(spec), meaning: meaning(spec) }
 }
 
 fn kind(kind: &Kind) -> String {

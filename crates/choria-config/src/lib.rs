@@ -52,7 +52,7 @@ pub mod types;
 mod value;
 
 pub use build_settings::{BuildSettings, BuildSettingsError, PROVISIONING_JWT_VARIABLE};
-pub use config::{Config, Mode};
+pub use config::{Config, Inspection, Mode};
 pub use environment::{Environment, HostNames};
 pub use error::{ConfigError, Problem, ProblemKind, Source, Warning};
 pub use key::{Family, Key, Kind, Spec, Status};

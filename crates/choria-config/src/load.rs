@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::check;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Inspection, Mode};
 use crate::environment::Environment;
 use crate::error::{ConfigError, Problem, ProblemKind, Source, Warning};
 use crate::grammar::{self, Content};
@@ -33,6 +33,15 @@ const OWN_NAMESPACES: [&str; 10] = [
 ];
 
 pub(crate) fn file(path: &Path, mode: Mode, environment: &Environment) -> Result<Config, ConfigError> {
+    read(path, mode, environment)?.finish()
+}
+
+pub(crate) fn inspect(path: &Path, mode: Mode, environment: &Environment) -> Result<Inspection, ConfigError> {
+    Ok(read(path, mode, environment)?.inspection())
+}
+
+/// Reads the main file and all that belongs to it.
+fn read<'e>(path: &Path, mode: Mode, environment: &'e Environment) -> Result<Loader<'e>, ConfigError> {
     let main = std::fs::read(path).map_err(|source| ConfigError::read(path, source))?;
     let mut loader = Loader::new(mode, Some(path), environment);
     loader.add(path, &main, "");
@@ -45,7 +54,7 @@ pub(crate) fn file(path: &Path, mode: Mode, environment: &Environment) -> Result
             }
         }
     }
-    loader.finish()
+    Ok(loader)
 }
 
 pub(crate) fn text(
@@ -232,6 +241,23 @@ impl<'e> Loader<'e> {
     }
 
     fn finish(mut self) -> Result<Config, ConfigError> {
+        self.complete();
+        if self.problems.is_empty() { Ok(self.config) } else { Err(ConfigError::Invalid(self.problems)) }
+    }
+
+    fn inspection(mut self) -> Inspection {
+        self.complete();
+        Inspection {
+            problems: self.problems.clone(),
+            warnings: self.config.warnings.clone(),
+            notes: self.config.notes.clone(),
+            files: self.config.parsed_files.clone(),
+            config: self.problems.is_empty().then_some(self.config),
+        }
+    }
+
+    /// What comes after the last file.
+    fn complete(&mut self) {
         self.apply_environment();
         // What follows from bad settings would only repeat their problems.
         if self.problems.is_empty() {
@@ -239,7 +265,6 @@ impl<'e> Loader<'e> {
             self.apply_identity();
             self.apply_anonymous_tls();
         }
-        if self.problems.is_empty() { Ok(self.config) } else { Err(ConfigError::Invalid(self.problems)) }
     }
 
     /// Variables win over files, whether or not the key occurs in one. An empty variable takes the value away.

@@ -51,6 +51,28 @@ fn design6_all_problems_are_told_at_once_with_file_and_line() {
 }
 
 #[test]
+fn an_inspection_tells_problems_and_warnings_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join("server.conf");
+    write(&main, "ttl = soon\nregisterinterva = 3\n");
+    write(directory.path().join("plugin.d/choria.cfg"), "stats_port = 99999\n");
+    let inspection = Config::inspect(&main, Mode::Server, &environment()).unwrap();
+    assert!(inspection.config.is_none());
+    assert_eq!((inspection.problems.len(), inspection.warnings.len(), inspection.files.len()), (2, 1, 2));
+    assert!(inspection.warnings[0].to_string().contains("server.conf:2"), "{inspection:?}");
+    let errors = Config::load(&main, Mode::Server, &environment()).unwrap_err();
+    assert_eq!(errors.problems(), inspection.problems);
+
+    write(&main, "ttl = 9\n");
+    std::fs::remove_dir_all(directory.path().join("plugin.d")).unwrap();
+    let inspection = Config::inspect(&main, Mode::Server, &environment()).unwrap();
+    assert_eq!(inspection.config.unwrap().get(&keys::TTL), Duration::from_secs(9));
+    assert!(
+        Config::inspect(directory.path().join("none"), Mode::Server, &environment()).unwrap_err().is_missing_file()
+    );
+}
+
+#[test]
 fn passwords_are_marked_and_do_not_show_in_debug_output() {
     for name in ["plugin.nats.pass", "plugin.choria.network.provisioning.client_password"] {
         assert!(keys::find(name).unwrap().secret);

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 /// One message as it arrived.
 #[derive(Debug, Clone)]
@@ -78,7 +79,28 @@ pub enum ConnectorError {
     Closed,
 }
 
-/// Messages of one subscription. Dropping it unsubscribes.
+/// One subject of [`Connector::subscribe_all`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The subject.
+    pub subject: String,
+    /// Queue group: each message goes to one of its members.
+    pub queue: Option<String>,
+}
+
+impl Wanted {
+    /// A subject whose messages all come.
+    pub fn new(subject: impl Into<String>) -> Self {
+        Self { subject: subject.into(), queue: None }
+    }
+
+    /// A subject whose messages are shared with the other members of a queue group.
+    pub fn in_queue(subject: impl Into<String>, queue: impl Into<String>) -> Self {
+        Self { subject: subject.into(), queue: Some(queue.into()) }
+    }
+}
+
+/// Messages of one subscription, or of several together. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Subscription {
     receiver: mpsc::Receiver<Message>,
@@ -139,6 +161,24 @@ pub trait Connector: Send + Sync + 'static {
         queue: Option<&str>,
         capacity: usize,
     ) -> Result<Subscription, ConnectorError>;
+
+    /// Subscribes to several subjects whose messages come in one queue: for those that treat them all alike and would
+    /// otherwise pay for a queue each. At most `capacity` messages wait unread; beyond that the newest are dropped.
+    async fn subscribe_all(&self, wanted: &[Wanted], capacity: usize) -> Result<Subscription, ConnectorError> {
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let mut tasks = JoinSet::new();
+        for Wanted { subject, queue } in wanted {
+            let mut each = self.subscribe(subject, queue.as_deref(), capacity).await?;
+            let sender = sender.clone();
+            tasks.spawn(async move {
+                while let Some(message) = each.next().await {
+                    // Whoever stopped reading unsubscribes next.
+                    let _ = sender.send(message).await;
+                }
+            });
+        }
+        Ok(Subscription::new(receiver, UnsubscribeGuard::new(move || drop(tasks))))
+    }
 
     /// Waits until the broker has everything published and subscribed so far.
     async fn flush(&self) -> Result<(), ConnectorError>;

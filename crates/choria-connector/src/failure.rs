@@ -7,6 +7,32 @@ use rustls::AlertDescription;
 
 use crate::target::Target;
 
+/// How far a connection try came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Before any connection: addresses and credentials.
+    Prepare,
+    /// The TCP connection.
+    Dial,
+    /// The broker's INFO, which it sends unasked.
+    Greeting,
+    /// The TLS handshake.
+    Tls,
+    /// CONNECT and the broker's answer.
+    Connect,
+}
+
+impl Stage {
+    /// The stage in a sentence that begins with what the broker did.
+    fn moment(self) -> &'static str {
+        match self {
+            Self::Prepare | Self::Dial | Self::Greeting => "before it said anything",
+            Self::Tls => "during the TLS handshake",
+            Self::Connect => "before it accepted us",
+        }
+    }
+}
+
 /// One failed try to connect to one broker, or a failure before any could be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectFailure {
@@ -59,6 +85,8 @@ pub enum ConnectFailure {
     Broken {
         /// Broker.
         target: Target,
+        /// When.
+        stage: Stage,
         /// What happened.
         reason: String,
     },
@@ -81,11 +109,23 @@ impl ConnectFailure {
     }
 
     /// Sorts an error of an established TCP connection: TLS, or the connection itself.
-    pub(crate) fn io(target: &Target, stage: &str, error: &io::Error) -> Self {
+    pub(crate) fn io(target: &Target, stage: Stage, error: &io::Error) -> Self {
         if let Some((reason, hint)) = tls_reason(error) {
             return Self::Tls { target: target.clone(), reason, hint };
         }
-        Self::Broken { target: target.clone(), reason: format!("closed the connection {stage}: {}", plain(error)) }
+        let reason = format!("closed the connection {}: {}", stage.moment(), plain(error));
+        Self::Broken { target: target.clone(), stage, reason }
+    }
+
+    /// How far the try came: the stage that failed.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::NoServers(_) | Self::Credentials(_) => Stage::Prepare,
+            Self::Dial { .. } => Stage::Dial,
+            Self::Tls { .. } | Self::TlsMismatch { .. } => Stage::Tls,
+            Self::Refused { .. } => Stage::Connect,
+            Self::Broken { stage, .. } => *stage,
+        }
     }
 
     pub(crate) fn refused(target: &Target, reason: &str) -> Self {
@@ -173,15 +213,17 @@ mod tests {
         let text = ConnectFailure::refused(&target, "Authorization Violation").to_string();
         assert!(text.contains("refused the connection: Authorization Violation (the broker does not accept"), "{text}");
         let issuer = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let text = ConnectFailure::io(&target, "during TLS", &io::Error::other(issuer)).to_string();
+        let text = ConnectFailure::io(&target, Stage::Tls, &io::Error::other(issuer)).to_string();
         assert!(text.contains("plugin.security.file.ca"), "{text}");
         let name = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName);
-        let text = ConnectFailure::io(&target, "during TLS", &io::Error::other(name)).to_string();
+        let text = ConnectFailure::io(&target, Stage::Tls, &io::Error::other(name)).to_string();
         assert!(text.contains("names other hosts"), "{text}");
         let alert = rustls::Error::AlertReceived(AlertDescription::UnknownCA);
-        let text = ConnectFailure::io(&target, "during TLS", &io::Error::other(alert)).to_string();
+        let text = ConnectFailure::io(&target, Stage::Tls, &io::Error::other(alert)).to_string();
         assert!(text.contains("plugin.security.file.certificate"), "{text}");
-        let eof = ConnectFailure::io(&target, "before it accepted us", &io::ErrorKind::UnexpectedEof.into());
+        let eof = ConnectFailure::io(&target, Stage::Connect, &io::ErrorKind::UnexpectedEof.into());
         assert!(matches!(eof, ConnectFailure::Broken { .. }));
+        assert_eq!((refused.stage(), eof.stage()), (Stage::Dial, Stage::Connect));
+        assert!(eof.to_string().contains("closed the connection before it accepted us"), "{eof}");
     }
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`connector`] | the [`Connector`] trait that servers, provisioners and clients are written against |
 //! | [`options`] | where to connect, as whom, how patiently |
-//! | [`light`] | [`NatsConnector`], our NATS client |
+//! | [`light`] | [`NatsConnector`], our NATS client; [`Probe`], one connection for diagnosis |
 //! | [`target`] | broker addresses |
 //! | [`srv`] | SRV look-up, ordering and cache |
 //! | [`servers`] | Choria's order of broker sources: configuration, SRV, default |
@@ -25,6 +25,8 @@ pub mod srv;
 pub mod target;
 
 pub use connector::*;
+pub use failure::{ConnectFailure, Stage};
+pub use light::probe::{Probe, Right};
 pub use light::{ConnectError, NatsConnector};
 pub use options::{ConnectOptions, CredentialSource, Credentials, ServerResolver, ServerSource, TokenSource};
 pub use target::{Target, TargetError};

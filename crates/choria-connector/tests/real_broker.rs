@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use choria_connector::backoff::Backoff;
-use choria_connector::{ConnectOptions, Connector, NatsConnector, ServerSource, Status, Target, TokenSource};
+use choria_connector::{
+    ConnectOptions, Connector, NatsConnector, Probe, Right, ServerSource, Stage, Status, Target, TokenSource,
+};
 use choria_security::tls;
 use choria_testkit::{Files, TestCa};
 use nats_broker::{
@@ -153,4 +155,48 @@ async fn permission_errors_stop_nothing_and_a_wrong_token_is_retried() {
     connector.publish("mine.x", Bytes::from_static(b"ok")).await.unwrap();
     assert_eq!(&timeout(DEADLINE, mine.next()).await.unwrap().unwrap().payload[..], b"ok");
     assert!(matches!(*connector.status().borrow(), Status::Connected { .. }));
+}
+
+#[tokio::test]
+async fn a_probe_learns_its_rights_and_account_one_by_one() {
+    let ca = TestCa::new();
+    let rules = |allow: &[&str]| SubjectRules {
+        allow: Some(allow.iter().map(|&subject| subject.to_owned()).collect()),
+        deny: Vec::new(),
+    };
+    let permissions = Permissions {
+        publish: rules(&["mine.>", "$SYS.REQ.USER.INFO"]),
+        subscribe: rules(&["mine.>"]),
+        ..Permissions::default()
+    };
+    let authenticator = Arc::new(StaticAuthenticator::new().token("right", "$G", permissions));
+    let broker = start(&ca, 0, authenticator);
+    let port = broker.local_addr(0).unwrap().port();
+    let target = Target::parse(&format!("localhost:{port}")).unwrap();
+    let mut options = options(port, None);
+    options.token = TokenSource::Text("wrong".into());
+    let refused = Probe::connect(&target, &options).await.unwrap_err();
+    assert_eq!(refused.stage(), Stage::Connect);
+    assert!(refused.to_string().contains("Authorization Violation"), "{refused}");
+
+    options.token = TokenSource::Text("right".into());
+    let mut probe = Probe::connect(&target, &options).await.unwrap();
+    let mut granted = Vec::new();
+    for right in [
+        Right::Subscribe("mine.a".into()),
+        Right::Subscribe("theirs.a".into()),
+        Right::Publish("mine.a".into()),
+        Right::Publish("theirs.a".into()),
+        Right::Subscribe("not valid".into()),
+        Right::Publish("mine.b".into()),
+    ] {
+        granted.push(probe.ask(&right).await.unwrap());
+    }
+    assert_eq!((&granted[0], &granted[2], &granted[5]), (&None, &None, &None));
+    for (index, word) in [(1, "Subscription"), (3, "Publish"), (4, "not valid")] {
+        assert!(granted[index].as_ref().unwrap().contains(word), "{granted:?}");
+    }
+    let account = probe.request("$SYS.REQ.USER.INFO", "mine.inbox").await.unwrap().unwrap();
+    assert!(account.windows(4).any(|part| part == b"\"$G\""), "{account:?}");
+    assert_eq!(probe.request("mine.nobody", "theirs.inbox").await.unwrap(), None, "the answer cannot be heard");
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use choria_connector::backoff::Backoff;
 use choria_connector::{
-    ConnectError, ConnectOptions, Connector, ConnectorError, NatsConnector, ServerSource, Status, Target, TokenSource,
+    ConnectError, ConnectOptions, Connector, ConnectorError, NatsConnector, Probe, ServerSource, Stage, Status, Target,
+    TokenSource,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -216,4 +217,41 @@ async fn close_flushes_then_ends_subscriptions() {
     assert!(timeout(DEADLINE, subscription.next()).await.unwrap().is_none());
     assert_eq!(connector.publish("x", Bytes::new()).await, Err(ConnectorError::Closed));
     assert!(matches!(connector.subscribe("x", None, 1).await, Err(ConnectorError::Closed)));
+}
+
+/// How far a try came is known for every peer that is no broker of ours.
+#[tokio::test]
+async fn failures_know_their_stage() {
+    let (listener, mut options) = listen().await;
+    let address = listener.local_addr().unwrap().to_string();
+    let target = Target::parse(&address).unwrap();
+    options.handshake_timeout = Duration::from_millis(100);
+    for (says, stage, text) in [
+        (None, Stage::Greeting, "did not finish the handshake"),
+        (Some("HTTP/1.1 400 Bad Request\r\n\r\n"), Stage::Greeting, "does not speak NATS"),
+        (Some("INFO {}\r\n"), Stage::Connect, "did not finish the handshake"),
+        (Some("INFO {\"tls_required\":true}\r\n"), Stage::Tls, "requires TLS"),
+        (Some("-ERR 'maximum connections exceeded'\r\n"), Stage::Connect, "maximum connections"),
+    ] {
+        let peer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if let Some(text) = says {
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+            stream
+        };
+        let (tried, _stream) = tokio::join!(Probe::connect(&target, &options), peer);
+        let failure = tried.unwrap_err();
+        assert_eq!(failure.stage(), stage, "{says:?}: {failure}");
+        assert!(failure.to_string().contains(text), "{says:?}: {failure}");
+    }
+    let named = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"INFO {\"server_name\":\"b.example.net\"}\r\n").await.unwrap();
+        stream
+    };
+    let (name, _stream) = tokio::join!(Probe::greet(&target, &options), named);
+    assert_eq!(name.unwrap(), "b.example.net");
+    drop(listener);
+    assert_eq!(Probe::connect(&target, &options).await.unwrap_err().stage(), Stage::Dial);
 }

@@ -123,6 +123,18 @@ impl CertificateFacts {
         names
     }
 
+    /// True when a TLS client that connects to `host` finds it among the alternative names. Common names do not count, and
+    /// `*` stands for one first label.
+    pub fn serves(&self, host: &str) -> bool {
+        if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return self.ip_addresses.contains(&address);
+        }
+        self.dns_names.iter().any(|name| match (name.strip_prefix("*."), host.split_once('.')) {
+            (Some(domain), Some((_, rest))) => rest.eq_ignore_ascii_case(domain),
+            _ => name.eq_ignore_ascii_case(host),
+        })
+    }
+
     /// True when `now` lies inside the validity.
     pub fn is_valid_at(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
@@ -177,5 +189,31 @@ pub(crate) fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{CertificateAuthority, IssueRequest};
+    use crate::keys::KeyKind;
+
+    #[test]
+    fn hosts_are_found_among_the_alternative_names() {
+        const NOW: i64 = 1_795_219_200;
+        let (ca, _) = CertificateAuthority::generate("ours", KeyKind::P256, NOW).unwrap();
+        let mut request = IssueRequest::new("b.example.net", KeyKind::P256);
+        request.dns_names = vec!["*.lab.example.net".into()];
+        request.ip_addresses = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let issued = ca.issue(&request, NOW).unwrap();
+        let facts = first_from_pem(&issued.certificate.pem).unwrap();
+        for host in ["b.example.net", "B.Example.NET", "x.lab.example.net", "192.0.2.1", "[2001:db8::1]"] {
+            assert!(facts.serves(host), "{host}");
+        }
+        for host in ["example.net", "lab.example.net", "a.b.lab.example.net", "192.0.2.2", "b"] {
+            assert!(!facts.serves(host), "{host}");
+        }
+        let bare = CertificateFacts { dns_names: Vec::new(), ..facts };
+        assert!(!bare.serves("b.example.net"), "common names do not count");
     }
 }

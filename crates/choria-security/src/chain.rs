@@ -1,4 +1,5 @@
-//! Whether a certificate is good for a node of ours: what a server asks before it puts one into force.
+//! Whether a certificate is good for a member of ours: what a server asks before it puts one into force, and what
+//! diagnosis asks of any.
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
@@ -29,14 +30,31 @@ pub enum ChainError {
     },
 }
 
-/// Checks that the first certificate of `chain_pem` leads to `authorities`, over the ones after it, and may be used by a
-/// TLS client. `now` in Unix seconds.
+/// What a certificate is used for in a TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// By whoever connects: nodes, people, the provisioner.
+    Client,
+    /// By a broker.
+    Server,
+}
+
+/// [`check_chain`] for a TLS client.
+///
+/// # Errors
+/// As [`check_chain`].
+pub fn check_client_chain(chain_pem: &str, authorities: &Authorities, now: i64) -> Result<(), ChainError> {
+    check_chain(chain_pem, authorities, now, Purpose::Client)
+}
+
+/// Checks that the first certificate of `chain_pem` leads to `authorities`, over the ones after it, and may be used in
+/// that way. `now` in Unix seconds.
 ///
 /// A clock that is behind is forgiven: a node that is being born often has no time yet.
 ///
 /// # Errors
 /// The first check that fails.
-pub fn check_client_chain(chain_pem: &str, authorities: &Authorities, now: i64) -> Result<(), ChainError> {
+pub fn check_chain(chain_pem: &str, authorities: &Authorities, now: i64, purpose: Purpose) -> Result<(), ChainError> {
     let mut chain = cert::blocks(chain_pem)?.into_iter().map(CertificateDer::from);
     let leaf = chain.next().ok_or(CertificateError::NotPem)?;
     let intermediates: Vec<_> = chain.collect();
@@ -47,13 +65,23 @@ pub fn check_client_chain(chain_pem: &str, authorities: &Authorities, now: i64) 
     let at = now.max(facts.not_before);
     let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(at).unwrap_or_default()));
     let anchors = authorities.anchors_at(at);
+    let key_usage = match purpose {
+        Purpose::Client => KeyUsage::client_auth(),
+        Purpose::Server => KeyUsage::server_auth(),
+    };
     EndEntityCert::try_from(&leaf)
         .and_then(|leaf| {
-            let usage = KeyUsage::client_auth();
-            leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, usage, None, None)
+            leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, key_usage, None, None)
                 .map(|_| ())
         })
-        .map_err(|error| ChainError::Untrusted { subject: facts.subject, problem: chain_problem(&error).1 })
+        .map_err(|error| ChainError::Untrusted { subject: facts.subject, problem: problem(&error, purpose) })
+}
+
+fn problem(error: &webpki::Error, purpose: Purpose) -> &'static str {
+    match (chain_problem(error), purpose) {
+        (("certificate_usage", _), Purpose::Server) => "its extended key usage does not include server authentication",
+        ((_, text), _) => text,
+    }
 }
 
 #[cfg(test)]
@@ -81,5 +109,7 @@ mod tests {
         assert!(matches!(check_client_chain(pem, &others, NOW), Err(ChainError::Untrusted { .. })));
         assert!(matches!(check_client_chain(pem, &ours, i64::MAX / 2), Err(ChainError::Expired { .. })));
         assert!(matches!(check_client_chain("x", &ours, NOW), Err(ChainError::Certificate(_))));
+        assert_eq!(check_chain(pem, &ours, NOW, Purpose::Server), Ok(()));
+        assert!(matches!(check_chain(pem, &others, NOW, Purpose::Server), Err(ChainError::Untrusted { .. })));
     }
 }

@@ -239,7 +239,7 @@ impl FileProvider {
     /// receiver would drop the requests without an answer).
     pub fn request_signer(&self) -> Result<RequestSigner, SecurityError> {
         let (certificate, key) = self.certificate_and_key()?;
-        self.check_certname(certificate)?;
+        self.certificate_is_ours(certificate)?;
         Ok(RequestSigner::from_files(certificate, key, keys::SECURITY_FILE_KEY.name())?)
     }
 
@@ -270,7 +270,18 @@ impl FileProvider {
         }
     }
 
-    fn check_certname(&self, certificate: &Path) -> Result<(), SecurityError> {
+    /// Whether the certificate is for the name that this program acts under; part of [`FileProvider::request_signer`].
+    ///
+    /// # Errors
+    /// [`SecurityError::Certname`] when it is for another one; otherwise when it is not configured or cannot be read.
+    pub fn check_certname(&self) -> Result<(), SecurityError> {
+        let certificate = self.material.certificate.as_deref();
+        let certificate = certificate
+            .ok_or_else(|| SecurityError::Setup(vec!["the public certificate path is not configured".into()]))?;
+        self.certificate_is_ours(certificate)
+    }
+
+    fn certificate_is_ours(&self, certificate: &Path) -> Result<(), SecurityError> {
         let text = atomic::read_text(certificate, MAX_CERTIFICATE_FILE)?;
         let facts = cert::first_from_pem(&text)
             .map_err(|source| SecurityError::Certificate { path: certificate.to_owned(), source })?;
@@ -393,6 +404,7 @@ mod tests {
 
         issue("bob.mcollective", KeyKind::Rsa2048);
         assert!(matches!(provider.request_signer(), Err(SecurityError::Certname { .. })));
+        assert!(matches!(provider.check_certname(), Err(SecurityError::Certname { .. })));
         issue("x.privileged.mcollective", KeyKind::Rsa2048);
         provider.request_signer().unwrap();
         issue("lisa.mcollective", KeyKind::P256);

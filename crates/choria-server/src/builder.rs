@@ -151,6 +151,14 @@ impl ServerBuilder {
             let mut options = ConnectOptions::new(ServerSource::Resolver(source.clone()));
             options.token = TokenSource::Dynamic(source);
             options
+    /// How the server would connect, told without connecting: for programs that check a configuration.
+    ///
+    /// # Errors
+    /// As [`ServerBuilder::build`], for what concerns keys, certificates and brokers.
+    pub fn connection(&self) -> Result<ConnectOptions, ServerError> {
+        self.connect_options(&Security::of(self)?)
+    }
+
         } else {
             let hosts = config.get(&keys::MIDDLEWARE_HOSTS);
             let hosts: Vec<Target> = hosts.iter().map(|host| Target::parse(host)).collect::<Result<_, _>>()?;

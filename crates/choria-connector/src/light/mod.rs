@@ -5,6 +5,7 @@
 //! may have no roots and its token may not be accepted yet.
 
 mod codec;
+pub mod probe;
 mod session;
 mod state;
 
@@ -21,7 +22,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::connector::{ConnectionStats, Connector, ConnectorError, Message, Status, Subscription, UnsubscribeGuard};
+use crate::connector::{
+    ConnectionStats, Connector, ConnectorError, Message, Status, Subscription, UnsubscribeGuard, Wanted,
+};
 use crate::failure::ConnectFailure;
 use crate::options::{ConnectOptions, ServerSource};
 use crate::target::Target;
@@ -120,17 +123,28 @@ impl Connector for NatsConnector {
         queue: Option<&str>,
         capacity: usize,
     ) -> Result<Subscription, ConnectorError> {
-        let bad_queue = queue.filter(|queue| !is_valid_publish(queue));
-        if !is_valid_filter(subject) || bad_queue.is_some() {
-            return Err(ConnectorError::InvalidSubject(bad_queue.unwrap_or(subject).to_owned()));
+        let wanted = Wanted { subject: subject.to_owned(), queue: queue.map(ToOwned::to_owned) };
+        self.subscribe_all(std::slice::from_ref(&wanted), capacity).await
+    }
+
+    async fn subscribe_all(&self, wanted: &[Wanted], capacity: usize) -> Result<Subscription, ConnectorError> {
+        for Wanted { subject, queue } in wanted {
+            let bad_queue = queue.as_ref().filter(|queue| !is_valid_publish(queue));
+            if !is_valid_filter(subject) || bad_queue.is_some() {
+                return Err(ConnectorError::InvalidSubject(bad_queue.unwrap_or(subject).to_owned()));
+            }
         }
         let (sender, receiver) = mpsc::channel::<Message>(capacity.max(1));
-        let entry = Entry { subject: subject.to_owned(), queue: queue.map(ToOwned::to_owned), sender };
-        let sid = self.shared.add(entry)?;
+        let entries = wanted.iter().map(|Wanted { subject, queue }| Entry {
+            subject: subject.clone(),
+            queue: queue.clone(),
+            sender: sender.clone(),
+        });
+        let sids = self.shared.add(entries)?;
         let shared = Arc::downgrade(&self.shared);
         let guard = UnsubscribeGuard::new(move || {
             if let Some(shared) = shared.upgrade() {
-                shared.remove(sid);
+                shared.remove(sids);
             }
         });
         Ok(Subscription::new(receiver, guard))

@@ -10,14 +10,14 @@ use nats_proto::Info;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::time::{Instant, interval_at, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::codec::{self, Operation};
 use super::state::Shared;
 use crate::connector::{Message, Status};
-use crate::failure::{self, ConnectFailure};
+use crate::failure::{self, ConnectFailure, Stage};
 use crate::options::{ConnectOptions, Credentials};
 use crate::target::Target;
 
@@ -47,6 +47,18 @@ impl Session {
     /// Dials, negotiates TLS and authenticates.
     pub(crate) async fn open(target: &Target, options: &ConnectOptions) -> Result<Self, ConnectFailure> {
         let credentials = options.credentials().map_err(ConnectFailure::Credentials)?;
+        let stream = Self::dial(target, options).await?;
+        Box::pin(Self::handshake(stream, target, options, &credentials)).await
+    }
+
+    /// Dials and waits for INFO, and no further.
+    pub(crate) async fn greet(target: &Target, options: &ConnectOptions) -> Result<Self, ConnectFailure> {
+        let stream = Self::dial(target, options).await?;
+        let greeted = timeout(options.handshake_timeout, Self::greeted(stream, target)).await;
+        greeted.unwrap_or_else(|_| Err(late(target, options, Stage::Greeting)))
+    }
+
+    async fn dial(target: &Target, options: &ConnectOptions) -> Result<TcpStream, ConnectFailure> {
         let dial = TcpStream::connect((target.host(), target.port()));
         let stream = timeout(options.connect_timeout, dial)
             .await
@@ -54,64 +66,83 @@ impl Session {
             .map_err(|error| ConnectFailure::dial(target, &error))?;
         // Small requests must not wait for earlier ones to be acknowledged. Failing costs speed only.
         let _ = stream.set_nodelay(true);
-        timeout(options.handshake_timeout, Box::pin(Self::handshake(stream, target, options, &credentials)))
-            .await
-            .unwrap_or_else(|_| {
-                let waited = options.handshake_timeout;
-                let reason = format!("did not finish the handshake within {waited:?}");
-                Err(ConnectFailure::Broken { target: target.clone(), reason })
-            })
+        Ok(stream)
     }
 
+    /// From the TCP connection to the broker's answer to CONNECT, all of it within one time limit.
     async fn handshake(
         stream: TcpStream,
         target: &Target,
         options: &ConnectOptions,
         credentials: &Credentials,
     ) -> Result<Self, ConnectFailure> {
+        let deadline = Instant::now() + options.handshake_timeout;
+        let late = |stage| Err(late(target, options, stage));
+        let session = timeout_at(deadline, Self::greeted(stream, target)).await;
+        let session = session.unwrap_or_else(|_| late(Stage::Greeting))?;
+        let session = timeout_at(deadline, session.secure(target, options)).await;
+        let session = session.unwrap_or_else(|_| late(Stage::Tls))?;
+        let session = timeout_at(deadline, session.authenticated(target, options, credentials)).await;
+        session.unwrap_or_else(|_| late(Stage::Connect))
+    }
+
+    /// Waits for INFO, which a broker sends unasked.
+    async fn greeted(stream: TcpStream, target: &Target) -> Result<Self, ConnectFailure> {
         let mut session = Self { stream: Stream::Plain(stream), buffer: BytesMut::new(), info: Info::default() };
-        let broken = |reason: String| ConnectFailure::Broken { target: target.clone(), reason };
-        match session.operation(target, "before it said anything").await? {
-            Operation::Info(info) => session.info = *info,
-            Operation::Error(text) => return Err(ConnectFailure::refused(target, &text)),
-            other => return Err(broken(format!("sent {other:?} where INFO belongs"))),
+        match session.operation(target, Stage::Greeting).await? {
+            Operation::Info(info) => Ok(Self { info: *info, ..session }),
+            Operation::Error(text) => Err(ConnectFailure::refused(target, &text)),
+            other => {
+                let reason = format!("sent {other:?} where INFO belongs");
+                Err(ConnectFailure::Broken { target: target.clone(), stage: Stage::Greeting, reason })
+            }
         }
-        session = session.secure(target, options).await?;
+    }
+
+    /// Says who we are and waits for the answer.
+    async fn authenticated(
+        mut self,
+        target: &Target,
+        options: &ConnectOptions,
+        credentials: &Credentials,
+    ) -> Result<Self, ConnectFailure> {
         let hello = codec::connect(&options.name, credentials, options.tls.is_some());
-        let written = session.stream.write_all(&hello).await;
-        if let Err(error) = session.flushed(written).await {
+        if let Err(error) = self.send(&hello).await {
             // The broker may have said why before it closed.
-            return Err(session
+            return Err(self
                 .refusal(target)
                 .await
-                .unwrap_or_else(|| ConnectFailure::io(target, "while we authenticated", &error)));
+                .unwrap_or_else(|| ConnectFailure::io(target, Stage::Connect, &error)));
         }
         loop {
-            match session.operation(target, "before it accepted us").await? {
-                Operation::Pong => return Ok(session),
+            match self.operation(target, Stage::Connect).await? {
+                Operation::Pong => return Ok(self),
                 Operation::Error(text) => return Err(ConnectFailure::refused(target, &text)),
-                Operation::Info(info) => session.info = *info,
+                Operation::Info(info) => self.info = *info,
                 Operation::Ping => {
-                    let written = session.stream.write_all(nats_proto::encode::PONG).await;
-                    session
-                        .flushed(written)
-                        .await
-                        .map_err(|error| ConnectFailure::io(target, "while we authenticated", &error))?;
+                    let sent = self.send(nats_proto::encode::PONG).await;
+                    sent.map_err(|error| ConnectFailure::io(target, Stage::Connect, &error))?;
                 }
                 Operation::Ok | Operation::Status | Operation::Message { .. } => {}
             }
         }
     }
 
-    async fn flushed(&mut self, written: io::Result<()>) -> io::Result<()> {
-        written?;
+    /// Writes everything and makes sure that it leaves.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
         self.stream.flush().await
+    }
+
+    /// What the broker said of itself.
+    pub(crate) fn info(&self) -> &Info {
+        &self.info
     }
 
     /// An `-ERR` that is already here.
     async fn refusal(&mut self, target: &Target) -> Option<ConnectFailure> {
         loop {
-            match self.operation(target, "").await.ok()? {
+            match self.operation(target, Stage::Connect).await.ok()? {
                 Operation::Error(text) => return Some(ConnectFailure::refused(target, &text)),
                 _ => continue,
             }
@@ -141,18 +172,19 @@ impl Session {
         let stream = TlsConnector::from(Arc::clone(config))
             .connect(name, tcp)
             .await
-            .map_err(|error| ConnectFailure::io(target, "during the TLS handshake", &error))?;
+            .map_err(|error| ConnectFailure::io(target, Stage::Tls, &error))?;
         Ok(Self { stream: Stream::Tls(Box::new(stream)), ..self })
     }
 
-    async fn operation(&mut self, target: &Target, stage: &str) -> Result<Operation, ConnectFailure> {
+    /// The next whole operation of the broker.
+    pub(crate) async fn operation(&mut self, target: &Target, stage: Stage) -> Result<Operation, ConnectFailure> {
         loop {
             match codec::next(&mut self.buffer) {
                 Ok(Some(operation)) => return Ok(operation),
                 Ok(None) => {}
                 Err(error) => {
                     let reason = format!("does not speak NATS: {error}");
-                    return Err(ConnectFailure::Broken { target: target.clone(), reason });
+                    return Err(ConnectFailure::Broken { target: target.clone(), stage, reason });
                 }
             }
             self.buffer.reserve(READ_CHUNK);
@@ -179,6 +211,11 @@ impl Session {
         shared.end();
         reason
     }
+}
+
+fn late(target: &Target, options: &ConnectOptions, stage: Stage) -> ConnectFailure {
+    let reason = format!("did not finish the handshake within {:?}", options.handshake_timeout);
+    ConnectFailure::Broken { target: target.clone(), stage, reason }
 }
 
 async fn read(mut reader: impl AsyncRead + Unpin, mut buffer: BytesMut, shared: &Shared) -> String {

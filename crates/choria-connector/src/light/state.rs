@@ -1,6 +1,7 @@
 //! What the connection's task and the callers share: the outgoing bytes, the subscriptions, the counters.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -120,29 +121,38 @@ impl Shared {
         Ok(true)
     }
 
-    pub(crate) fn add(&self, entry: Entry) -> Result<u64, ConnectorError> {
-        let mut state = self.lock();
+    /// Adds subscriptions; the answer are their numbers.
+    pub(crate) fn add(&self, entries: impl Iterator<Item = Entry>) -> Result<Range<u64>, ConnectorError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
         if state.closed {
             return Err(ConnectorError::Closed);
         }
-        let sid = state.next_sid;
-        state.next_sid += 1;
-        if state.connected {
-            encode::subscribe(&mut state.out, &entry.subject, entry.queue.as_deref(), sid);
+        let first = state.next_sid;
+        for entry in entries {
+            let sid = state.next_sid;
+            state.next_sid += 1;
+            if state.connected {
+                encode::subscribe(&mut state.out, &entry.subject, entry.queue.as_deref(), sid);
+            }
+            state.subscriptions.insert(sid, entry);
         }
-        state.subscriptions.insert(sid, entry);
-        drop(state);
+        let sids = first..state.next_sid;
+        drop(guard);
         self.wake.notify_one();
-        Ok(sid)
+        Ok(sids)
     }
 
-    pub(crate) fn remove(&self, sid: u64) {
-        let mut state = self.lock();
-        if state.subscriptions.remove(&sid).is_some() && state.connected {
-            encode::unsubscribe(&mut state.out, sid, None);
-            drop(state);
-            self.wake.notify_one();
+    pub(crate) fn remove(&self, sids: Range<u64>) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        for sid in sids {
+            if state.subscriptions.remove(&sid).is_some() && state.connected {
+                encode::unsubscribe(&mut state.out, sid, None);
+            }
         }
+        drop(guard);
+        self.wake.notify_one();
     }
 
     /// Hands a message to its subscription. A full or gone one loses it.
