@@ -1,0 +1,760 @@
+//! Machines: the real start, checks of requests, provisioning actions and configuration on a disk in memory.
+//!
+//! What is modelled: the connection and its retries, the hosting of agents, the reply of `rpcutil`, registration, the way
+//! a process is started again.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use choria_config::{Environment, keys};
+use choria_filter::{NodeView, matches};
+use choria_protocol::lifecycle::{self, Event as LifecycleEvent, Kind};
+use choria_protocol::rpc::{self, DISCOVERY_AGENT, PONG, ReplyBody, RequestBody};
+use choria_protocol::v1::{self, DecodedRequest, Request, RequestEnvelope, SecureRequest};
+use choria_protocol::{ids, subjects};
+use choria_rpc::{Call, CallContext, Reply, StatusCode};
+use choria_security::chain;
+use choria_server::control::Control;
+use choria_server::counters::Counters;
+use choria_server::files::SharedFiles;
+use choria_server::pipeline::{Pipeline, Verification};
+use choria_server::provision::actions::{Actions, Begun, Moment, Work};
+use choria_server::provision::configure::ProviderCheck;
+use choria_server::{Exit, ServerSettings};
+use serde_json::{Map, Value, json};
+
+use crate::broker::{ConnectionId, Party, Proof};
+use crate::check::{self, CONFIG, Snapshot, TOKEN};
+use crate::disk::{MemoryDisk, Trouble};
+use crate::material::{BEGINNING, Material};
+use crate::scenario::Script;
+use crate::trace::Time;
+use crate::world::{Event, Message, World, note};
+
+/// Agents of a server that waits to be provisioned.
+const AGENTS: [&str; 4] = ["choria_provision", "choria_util", DISCOVERY_AGENT, "rpcutil"];
+
+/// One machine.
+pub(crate) struct Machine {
+    pub(crate) identity: String,
+    pub(crate) disk: MemoryDisk,
+    pub(crate) books: Books,
+    /// Counts its processes.
+    life: u64,
+    process: Option<Process>,
+    /// How far its wall clock is off, in seconds.
+    pub(crate) clock: i64,
+}
+
+/// What is known about a machine's files and way.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    /// What the files may be now: one world, or two after a death in the middle.
+    allowed: Vec<Snapshot>,
+    /// Attempts that were put into force.
+    taken: Vec<usize>,
+    /// How often it became a member.
+    pub(crate) joined: u32,
+    /// Replies it sent.
+    replies: u64,
+    /// A helper had it shut down.
+    shut_down: bool,
+}
+
+/// A process on a machine.
+struct Process {
+    settings: Arc<ServerSettings>,
+    actions: Actions,
+    control: Control,
+    pipeline: Pipeline,
+    connection: Option<ConnectionId>,
+    announced: bool,
+    jobs: VecDeque<Job>,
+    /// A job is being worked at.
+    busy: bool,
+    ends: bool,
+}
+
+/// An admitted call.
+struct Job {
+    request: DecodedRequest,
+    action: String,
+    work: Work,
+    /// The inputs of `configure`.
+    inputs: Option<Map<String, Value>>,
+}
+
+/// What happens to a machine.
+pub(crate) enum MachineEvent {
+    Start,
+    Connect,
+    /// The first job in the queue is worked at.
+    Work,
+    /// A reply goes out.
+    Reply(Box<(DecodedRequest, String)>),
+    /// The process ends as it was asked to.
+    End(Exit),
+    Register,
+}
+
+impl Books {
+    /// Whether the configuration of this attempt was put into force.
+    pub(crate) fn has_taken(&self, attempt: usize) -> bool {
+        self.taken.contains(&attempt)
+    }
+
+    /// What the files may be after a `configure` call with these inputs.
+    fn after(&self, inputs: &Map<String, Value>) -> Vec<Snapshot> {
+        self.allowed.iter().map(|before| check::after_configure(before, inputs)).collect()
+    }
+
+    /// How many configurations were put into force.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.len()
+    }
+}
+
+impl Machine {
+    /// A machine that was never started.
+    pub(crate) fn new(identity: String, token: &str) -> Self {
+        let disk = MemoryDisk::new(&["/simulated/choria"]);
+        disk.plant(Path::new(TOKEN), token.as_bytes(), 0o600).expect("an empty disk can be written");
+        let books = Books { allowed: vec![check::snapshot(&disk)], ..Books::default() };
+        Self { identity, disk, books, life: 0, process: None, clock: 0 }
+    }
+
+    /// Gives it files of a membership that is over: it was sent back into provisioning.
+    pub(crate) fn returns(&mut self) {
+        let config = format!("# old\nplugin.choria.server.provision=1\nidentity={}\n", self.identity);
+        for directory in ["ssl", "policies", "policies/rego"] {
+            self.plant(&format!("{directory}/"), "");
+        }
+        for (name, text) in [
+            ("server.conf", config.as_str()),
+            ("ssl/certificate.pem", "old certificate"),
+            ("ssl/ca.pem", "old ca"),
+            ("ssl/private.pem", "old key"),
+            ("policies/old.policy", "old"),
+            ("policies/groups", "g a"),
+            ("policies/rego/old.rego", "old"),
+        ] {
+            self.plant(name, text);
+        }
+        self.disk.sync_all();
+        self.books.allowed = vec![check::snapshot(&self.disk)];
+    }
+
+    fn plant(&self, name: &str, text: &str) {
+        use choria_server::files::Files;
+        let path = Path::new("/simulated/choria").join(name);
+        let made = if name.ends_with('/') {
+            self.disk.create_dir(&path, 0o755)
+        } else {
+            self.disk.plant(&path, text.as_bytes(), 0o644)
+        };
+        made.expect("a new disk can be written");
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.process.is_none()
+    }
+
+    /// Whether it runs and waits to be provisioned.
+    pub(crate) fn waits(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.settings.is_provisioning())
+    }
+
+    /// Whether it runs as a member and is connected.
+    pub(crate) fn is_home(&self) -> bool {
+        let home =
+            |process: &Process| !process.settings.is_provisioning() && process.connection.is_some() && !process.ends;
+        self.process.as_ref().is_some_and(home)
+    }
+
+    /// Whether it answers over this connection.
+    pub(crate) fn hears(&self, connection: ConnectionId) -> bool {
+        self.process.as_ref().is_some_and(|process| process.connection == Some(connection))
+    }
+}
+
+impl World {
+    pub(crate) fn machine_event(&mut self, index: usize, life: u64, what: MachineEvent) {
+        if self.machines[index].life != life {
+            return;
+        }
+        match what {
+            MachineEvent::Start => self.start_machine(index),
+            MachineEvent::Connect => self.connect_machine(index),
+            MachineEvent::Work => self.work(index),
+            MachineEvent::Reply(answer) => self.reply(index, &answer.0, answer.1),
+            MachineEvent::End(exit) => self.end_machine(index, exit),
+            MachineEvent::Register => self.register(index),
+        }
+    }
+
+    pub(crate) fn plan_machine(&mut self, index: usize, after: Time, what: MachineEvent) {
+        let life = self.machines[index].life;
+        self.agenda.plan(self.now + after, Event::Machine { index, life, what });
+    }
+
+    fn machine_now(&self, index: usize) -> Moment {
+        let seconds = i64::try_from(self.now.as_secs()).unwrap_or(i64::MAX);
+        Moment { mono: self.base + self.now, unix: BEGINNING + seconds + self.machines[index].clock }
+    }
+
+    /// A process starts: it recovers, reads its configuration and decides what it is.
+    fn start_machine(&mut self, index: usize) {
+        if self.machines[index].process.is_some() {
+            return;
+        }
+        let dies = self.scenario.rates.node_in_recovery;
+        if self.scenario.script.is_none() && self.chance(dies) {
+            let after = self.up_to(30);
+            self.machines[index].disk.set_trouble(Trouble::Dies { after, torn: after.is_multiple_of(2) });
+        }
+        let now = self.machine_now(index);
+        let machine = &mut self.machines[index];
+        machine.life += 1;
+        let environment = Environment::fixed(machine.identity.clone()).with_working_directory("/simulated");
+        let files = SharedFiles::new(machine.disk.clone());
+        let token = Some(Path::new(TOKEN));
+        let loaded = ServerSettings::load_on(files, Path::new(CONFIG), token, &environment, now.unix);
+        if self.machines[index].disk.is_dead() {
+            self.stats.node_kills_in_recovery += 1;
+            return self.kill_machine(index, "is killed in its recovery");
+        }
+        if self.scenario.script.is_none() {
+            self.machines[index].disk.set_trouble(Trouble::None);
+        }
+        match loaded {
+            Err(error) => self.violate(format!("{} cannot start: {error}", self.short(index))),
+            Ok(settings) => self.run_machine(index, settings, environment),
+        }
+    }
+
+    fn run_machine(&mut self, index: usize, settings: ServerSettings, environment: Environment) {
+        let told = |what: &str| u64::from(settings.notes().iter().any(|note| note.contains(what)));
+        self.stats.recovered_old += told("taken back");
+        self.stats.recovered_new += told("was finished");
+        let waits = settings.is_provisioning();
+        note!(self, "{} starts, {}", self.short(index), if waits { "waits to be provisioned" } else { "a member" });
+        if !self.files_are_whole(index) {
+            return;
+        }
+        let machine = &mut self.machines[index];
+        let found = &machine.books.allowed[0];
+        let is_member = check::setting(found, "plugin.choria.server.provision") == Some("false");
+        if is_member {
+            match check::is_whole_member(&machine.disk, found, &machine.identity, &self.helper.attempts) {
+                Ok(attempt) if !machine.books.has_taken(attempt) => machine.books.taken.push(attempt),
+                Ok(_) => {}
+                Err(fault) => {
+                    let text = format!("{} starts as a member, but {fault}", self.short(index));
+                    return self.violate(text);
+                }
+            }
+        }
+        if is_member == waits {
+            return self.violate(format!("{} decides wrongly what it is", self.short(index)));
+        }
+        let machine = &mut self.machines[index];
+        let settings = Arc::new(settings);
+        let control = Control::default();
+        let collectives = settings.config().get(&keys::COLLECTIVES);
+        machine.process = Some(Process {
+            actions: Actions::new(Arc::clone(&settings), environment, control.clone(), ProviderCheck::Required),
+            pipeline: Pipeline::new(Verification::Provisioning, collectives, Arc::new(Counters::default())),
+            settings,
+            control,
+            connection: None,
+            announced: false,
+            jobs: VecDeque::new(),
+            busy: false,
+            ends: false,
+        });
+        let connects = self.between(Duration::from_millis(5), Duration::from_millis(60));
+        self.plan_machine(index, connects, MachineEvent::Connect);
+    }
+
+    /// Whether a machine's files are one of the worlds that they may be; from now on it is the only one.
+    fn files_are_whole(&mut self, index: usize) -> bool {
+        let machine = &mut self.machines[index];
+        let found = check::snapshot(&machine.disk);
+        if machine.books.allowed.contains(&found) {
+            machine.books.allowed = vec![found];
+            return true;
+        }
+        let differences: Vec<String> =
+            machine.books.allowed.iter().map(|expected| check::difference(&found, expected)).collect();
+        let text = format!("the files of {} are neither old nor new: {}", self.short(index), differences.join("; or "));
+        self.violate(text);
+        false
+    }
+
+    fn connect_machine(&mut self, index: usize) {
+        let party = Party::Machine(index);
+        let now = self.machine_now(index).unix;
+        let offset = self.machines[index].clock;
+        let machine = &self.machines[index];
+        let Some(process) = machine.process.as_ref().filter(|process| process.connection.is_none()) else { return };
+        let (settings, identity) = (Arc::clone(&process.settings), machine.identity.clone());
+        let waits = settings.is_provisioning();
+        let connected = if self.is_cut_off(party) {
+            None
+        } else if waits {
+            // Every try reads the token anew.
+            settings.token().refresh();
+            let token = settings.token().current();
+            token.and_then(|token| self.connect(party, &identity, &Proof::Token(&token.text)).ok())
+        } else {
+            let certificate = machine
+                .books
+                .allowed
+                .first()
+                .and_then(|files| files.get(check::setting(files, "plugin.security.file.certificate")?));
+            // Both sides look at the certificate, each with its own clock.
+            let verified = certificate.is_some_and(|pem| {
+                [now, now - offset].iter().all(|at| chain::check_client_chain(pem, &Material::get().trust, *at).is_ok())
+            });
+            if verified { self.connect(party, &identity, &Proof::Certificate).ok() } else { None }
+        };
+        let Some(connection) = connected else {
+            let again = self.between(Duration::from_millis(200), Duration::from_secs(4));
+            return self.plan_machine(index, again, MachineEvent::Connect);
+        };
+        note!(self, "{} is connected", self.short(index));
+        let mut filters = vec![subjects::node("mcollective", &identity)];
+        if waits {
+            let broadcasts = AGENTS.map(|agent| subjects::broadcast_agent(subjects::PROVISIONING_COLLECTIVE, agent));
+            filters = broadcasts.into();
+            filters.push(subjects::node(subjects::PROVISIONING_COLLECTIVE, &identity));
+        }
+        for filter in filters {
+            if let Err(fault) = self.broker.subscribe(connection, &filter) {
+                self.violate(format!("{} may not subscribe {filter}: {fault:?}", self.short(index)));
+            }
+        }
+        let Some(process) = &mut self.machines[index].process else { return };
+        process.connection = Some(connection);
+        if !std::mem::replace(&mut process.announced, true) {
+            self.announce(index, Kind::Startup { version: "1".to_owned() });
+            if waits {
+                self.plan_machine(index, Duration::from_secs(2), MachineEvent::Register);
+            } else {
+                self.stats.joined += 1;
+                self.machines[index].books.joined += 1;
+            }
+        }
+    }
+
+    fn announce(&mut self, index: usize, kind: Kind) {
+        let unix = self.machine_now(index).unix;
+        let machine = &self.machines[index];
+        let component = if machine.waits() { lifecycle::PROVISION_MODE_SERVER } else { lifecycle::SERVER };
+        let event = LifecycleEvent {
+            kind,
+            id: ids::event_id(),
+            identity: machine.identity.clone(),
+            component: component.to_owned(),
+            timestamp: unix,
+        };
+        let connection = machine.process.as_ref().and_then(|process| process.connection);
+        let text = event.to_cloud_event().into_bytes();
+        let _ = self.publish(Party::Machine(index), connection, &event.subject(), text);
+    }
+
+    fn register(&mut self, index: usize) {
+        self.plan_machine(index, Duration::from_secs(120), MachineEvent::Register);
+        let unix = self.machine_now(index).unix;
+        let machine = &self.machines[index];
+        let connection = machine.process.as_ref().and_then(|process| process.connection);
+        let payload = registration(&machine.identity, unix);
+        let _ = self.publish(Party::Machine(index), connection, subjects::PROVISIONING_REGISTRATION, payload);
+    }
+
+    pub(crate) fn deliver_to_machine(&mut self, index: usize, connection: ConnectionId, message: &Rc<Message>) {
+        if !self.machines[index].hears(connection) {
+            self.stats.lost_with_connection += 1;
+            return;
+        }
+        self.stats.delivered += 1;
+        let now = self.machine_now(index);
+        let Machine { identity, process: Some(process), .. } = &mut self.machines[index] else { return };
+        let agents = AGENTS.map(str::to_owned);
+        let view = NodeView::new(identity, &agents, &[], &Value::Null).at(now.unix);
+        let accepted = process.pipeline.accept(&message.subject, &message.payload, now.unix, |f| matches(f, &view));
+        let request = match accepted {
+            Ok(request) => request,
+            Err(_) => {
+                note!(self, "{} does not serve a request of {}", self.short(index), self.name_of(message.from));
+                return;
+            }
+        };
+        let dies = self.scenario.rates.node_at_request / 3.0;
+        if self.chance(dies) {
+            self.stats.node_kills_at_request += 1;
+            return self.kill_machine(index, "is killed as a request arrives");
+        }
+        let body = rpc::decode_payload(&request.request.message).into_owned();
+        if request.request.envelope.agent == DISCOVERY_AGENT {
+            if rpc::is_ping(&body) {
+                self.answer(index, request, PONG.to_owned());
+            }
+            return;
+        }
+        let Ok(body) = RequestBody::parse(&body) else { return };
+        if request.request.envelope.agent == "rpcutil" {
+            let reply = Reply::ok(inventory());
+            return self.answer(index, request, reply_text(&body.action, reply));
+        }
+        self.begin(index, request, body);
+    }
+
+    fn begin(&mut self, index: usize, request: DecodedRequest, body: RequestBody) {
+        let now = self.machine_now(index);
+        let RequestBody { action, data, .. } = body;
+        let call = Call { action: action.clone(), data, context: context(&request) };
+        let Some(process) = &mut self.machines[index].process else { return };
+        match process.actions.begin(&call, now, &mut self.random) {
+            Begun::Answer(reply) => {
+                let text = format!("{} is asked for {action}: {}", self.short(index), short(&reply));
+                note!(self, "{text}");
+                self.look_for_end(index);
+                self.answer(index, request, reply_text(&action, reply));
+            }
+            Begun::Work(work) => {
+                let inputs = (action == "configure").then_some(call.data);
+                process.jobs.push_back(Job { request, action, work, inputs });
+                self.next_job(index);
+            }
+        }
+    }
+
+    fn next_job(&mut self, index: usize) {
+        let Some(process) = &mut self.machines[index].process else { return };
+        if !process.busy && !process.jobs.is_empty() {
+            process.busy = true;
+            let takes = self.between(Duration::from_millis(1), Duration::from_millis(150));
+            self.plan_machine(index, takes, MachineEvent::Work);
+        }
+    }
+
+    /// Does a job, or dies in the middle of it.
+    fn work(&mut self, index: usize) {
+        let trouble = self.draw_trouble();
+        let now = self.machine_now(index);
+        let machine = &mut self.machines[index];
+        let Some(process) = &mut machine.process else { return };
+        process.busy = false;
+        let Some(Job { request, action, work, inputs }) = process.jobs.pop_front() else { return };
+        if let Some(trouble) = trouble {
+            machine.disk.set_trouble(trouble);
+        }
+        let is_member = !process.settings.is_provisioning();
+        let reply = process.actions.work(work, now);
+        let dead = machine.disk.is_dead();
+        if dead {
+            if let Some(inputs) = &inputs {
+                let after = machine.books.after(inputs);
+                machine.books.allowed.extend(after);
+            }
+            self.stats.node_kills_in_disk_operation += 1;
+            let torn = matches!(trouble, Some(Trouble::Dies { torn: true, .. }));
+            self.stats.torn_writes += u64::from(torn);
+            return self.kill_machine(index, &format!("is killed within {action}"));
+        }
+        if self.scenario.script.is_none() {
+            machine.disk.set_trouble(Trouble::None);
+        }
+        note!(self, "{} works at {action}: {}", self.short(index), short(&reply));
+        if let Some(inputs) = inputs {
+            self.configured(index, &reply, &inputs, is_member, trouble.is_some());
+        }
+        let dies = self.scenario.rates.node_at_request / 3.0;
+        if self.chance(dies) {
+            self.stats.node_kills_at_request += 1;
+            return self.kill_machine(index, "is killed before it replies");
+        }
+        self.answer(index, request, reply_text(&action, reply));
+        self.next_job(index);
+    }
+
+    /// A `configure` call came to an end.
+    fn configured(&mut self, index: usize, reply: &Reply, inputs: &Map<String, Value>, is_member: bool, trouble: bool) {
+        let ok = reply.code == StatusCode::Ok;
+        let books = &mut self.machines[index].books;
+        let after = books.after(inputs);
+        if ok {
+            self.stats.configures += 1;
+            books.allowed = after;
+            books.taken.extend(check::attempt_in(inputs));
+            if is_member {
+                return self.violate(format!("{} was configured although it is a member", self.short(index)));
+            }
+        } else {
+            self.stats.configures_refused += 1;
+            if trouble {
+                // A disk that failed on the way there and on the way back leaves the decision to the next start.
+                books.allowed.extend(after);
+            }
+        }
+        // Cleaning up may be left to the next start, too.
+        if trouble || !self.files_are_whole(index) || !ok {
+            return;
+        }
+        let machine = &self.machines[index];
+        let files = &machine.books.allowed[0];
+        let whole = check::is_whole_member(&machine.disk, files, &machine.identity, &self.helper.attempts);
+        if let Err(fault) = whole {
+            self.violate(format!("{} took a configuration, but {fault}", self.short(index)));
+        }
+        self.announce(index, Kind::Provisioned);
+    }
+
+    /// What goes wrong with the disk during a job.
+    fn draw_trouble(&mut self) -> Option<Trouble> {
+        if self.healthy || self.scenario.script.is_some() {
+            return None;
+        }
+        let (dies, fails) = (self.scenario.rates.node_in_work, self.scenario.rates.disk);
+        let after = self.up_to(55);
+        if self.chance(dies) {
+            return Some(Trouble::Dies { after, torn: self.chance(0.5) });
+        }
+        if self.chance(fails) {
+            self.stats.disk_failures += 1;
+            return Some(if self.chance(0.5) { Trouble::Hiccup { after } } else { Trouble::Full { after } });
+        }
+        None
+    }
+
+    /// Sends a reply a little later.
+    fn answer(&mut self, index: usize, request: DecodedRequest, message: String) {
+        let takes = self.between(Duration::from_micros(50), Duration::from_millis(3));
+        self.plan_machine(index, takes, MachineEvent::Reply(Box::new((request, message))));
+    }
+
+    fn reply(&mut self, index: usize, request: &DecodedRequest, message: String) {
+        let number = self.machines[index].books.replies;
+        let scripted = |half| index == 0 && self.scenario.script == Some(Script::MachineAtReply(number * 2 + half));
+        let (before, after) = (scripted(0), scripted(1));
+        self.machines[index].books.replies += 1;
+        if before {
+            self.stats.node_kills_at_request += 1;
+            return self.kill_machine(index, "is killed before its reply");
+        }
+        let unix = self.machine_now(index).unix;
+        let machine = &self.machines[index];
+        if let Ok(subject) = request.transport.headers.reply_subject() {
+            let mut headers = request.transport.headers.for_reply(&machine.identity);
+            headers.add_hop("nats://broker.lab.test:4222", &machine.identity);
+            let reply = v1::Reply::to_request(&request.request.envelope, &machine.identity, unix, message);
+            let connection = machine.process.as_ref().and_then(|process| process.connection);
+            let _ = self.publish(Party::Machine(index), connection, subject, v1::encode_reply(&reply, &headers));
+        }
+        let dies = self.scenario.rates.node_at_request / 3.0;
+        if after || self.chance(dies) {
+            self.stats.node_kills_at_request += 1;
+            self.kill_machine(index, "is killed after its reply");
+        }
+    }
+
+    /// Plans the end of a process when an action asked for one.
+    fn look_for_end(&mut self, index: usize) {
+        let base = self.base;
+        let Some(process) = &mut self.machines[index].process else { return };
+        let Some(scheduled) = *process.control.watch().borrow() else { return };
+        if std::mem::replace(&mut process.ends, true) {
+            return;
+        }
+        let at = scheduled.at.into_std().saturating_duration_since(base);
+        self.plan_machine(index, at.saturating_sub(self.now), MachineEvent::End(scheduled.exit));
+    }
+
+    fn end_machine(&mut self, index: usize, exit: Exit) {
+        let Some(process) = &mut self.machines[index].process else { return };
+        if process.busy {
+            // What runs gets a moment to answer.
+            return self.plan_machine(index, Duration::from_millis(50), MachineEvent::End(exit));
+        }
+        note!(self, "{} {}", self.short(index), if exit == Exit::Restart { "restarts" } else { "shuts down" });
+        self.announce(index, Kind::Shutdown);
+        self.stop_process(index, true);
+        self.machines[index].books.shut_down = exit == Exit::Shutdown;
+        let (from, to) = match exit {
+            Exit::Restart => (Duration::from_millis(20), Duration::from_millis(300)),
+            // Somebody starts it again.
+            Exit::Stopped | Exit::Shutdown => (Duration::from_secs(5), Duration::from_secs(90)),
+        };
+        let after = self.between(from, to);
+        self.plan_machine(index, after, MachineEvent::Start);
+    }
+
+    /// The process is gone. `told`: the broker notices at once.
+    fn stop_process(&mut self, index: usize, told: bool) {
+        let machine = &mut self.machines[index];
+        machine.life += 1;
+        if let Some(connection) = machine.process.take().and_then(|process| process.connection) {
+            if told {
+                self.broker.close(connection);
+            } else {
+                let notices = self.between(Duration::from_secs(10), Duration::from_secs(90));
+                self.agenda.plan(self.now + notices, Event::Dropped { connection });
+            }
+        }
+    }
+
+    /// A machine's process is killed, or its power goes.
+    pub(crate) fn kill_machine(&mut self, index: usize, how: &str) {
+        let power = match self.scenario.script {
+            Some(Script::MachineAtOperation { power, .. }) => power,
+            Some(_) => false,
+            None => self.chance(self.scenario.rates.power),
+        };
+        note!(self, "{} {how}{}", self.short(index), if power { ", its power goes" } else { "" });
+        self.machines[index].disk.set_trouble(Trouble::None);
+        if power {
+            self.stats.power_cuts += 1;
+            let lost = self.machines[index].disk.cut_power(&mut self.random);
+            self.stats.power_cuts_with_losses += u64::from(lost);
+        }
+        self.stop_process(index, !power);
+        let longest = if self.healthy { 2 } else { 30 };
+        let after = self.between(Duration::from_millis(100), Duration::from_secs(longest));
+        self.plan_machine(index, after, MachineEvent::Start);
+    }
+
+    /// The machine learns that its connection is gone.
+    pub(crate) fn machine_lost(&mut self, index: usize, connection: ConnectionId) {
+        if !self.machines[index].hears(connection) {
+            return;
+        }
+        if let Some(process) = &mut self.machines[index].process {
+            process.connection = None;
+        }
+        note!(self, "{} has lost its connection", self.short(index));
+        let again = self.between(Duration::from_millis(100), Duration::from_secs(2));
+        self.plan_machine(index, again, MachineEvent::Connect);
+    }
+
+    /// An operator sends a member back into provisioning.
+    pub(crate) fn reprovision(&mut self, index: usize) {
+        let now = self.machine_now(index);
+        let trouble = self.draw_trouble();
+        let machine = &mut self.machines[index];
+        let Some(process) = machine.process.as_mut().filter(|process| !process.settings.is_provisioning()) else {
+            return;
+        };
+        let Some(before) = machine.books.allowed.first().cloned() else { return };
+        let mut after = before.clone();
+        let logfile = process.settings.config().get(&keys::LOGFILE);
+        let lines = format!(
+            "plugin.choria.server.provision=1\nloglevel=debug\nlogfile={logfile}\nidentity={}\n",
+            machine.identity
+        );
+        after.insert(CONFIG.to_owned(), lines);
+        if let Some(trouble) = trouble {
+            machine.disk.set_trouble(trouble);
+        }
+        let mut data = Map::new();
+        data.insert("token".to_owned(), Value::from(crate::material::TOKEN_SECRET));
+        let context = CallContext {
+            request_id: ids::request_id(),
+            sender: "operator.test".to_owned(),
+            caller: "choria=operator".to_owned(),
+            collective: "mcollective".to_owned(),
+            agent: "choria_provision".to_owned(),
+            ttl: 60,
+            time: now.unix,
+        };
+        let call = Call { action: "reprovision".to_owned(), data, context };
+        let begun = process.actions.begin(&call, now, &mut self.random);
+        let done = matches!(&begun, Begun::Answer(reply) if reply.code == StatusCode::Ok);
+        if machine.disk.is_dead() {
+            machine.books.allowed = vec![before, after];
+            self.stats.node_kills_in_disk_operation += 1;
+            return self.kill_machine(index, "is killed as it is sent back into provisioning");
+        }
+        machine.disk.set_trouble(Trouble::None);
+        machine.books.allowed = match (done, trouble) {
+            (true, _) => vec![after],
+            (false, None) => vec![before],
+            // The name may have changed although bringing it to the disk failed.
+            (false, Some(_)) => vec![before, after],
+        };
+        note!(self, "{} is sent back into provisioning: {}", self.short(index), if done { "OK" } else { "refused" });
+        self.stats.reprovisioned += u64::from(done);
+        if self.files_are_whole(index) && done {
+            self.look_for_end(index);
+        }
+    }
+
+    /// Starts a machine that is off, as an operator would.
+    pub(crate) fn boot(&mut self, index: usize, after: Time) {
+        if self.machines[index].is_off() {
+            self.machines[index].books.shut_down = false;
+            self.plan_machine(index, after, MachineEvent::Start);
+        }
+    }
+
+    /// Its name in the history: unlike identities, no two machines share one.
+    pub(crate) fn short(&self, index: usize) -> String {
+        format!("m{index}")
+    }
+}
+
+fn context(request: &DecodedRequest) -> CallContext {
+    let envelope = &request.request.envelope;
+    CallContext {
+        request_id: envelope.request_id.clone(),
+        sender: envelope.sender_id.clone(),
+        caller: envelope.caller_id.clone(),
+        collective: envelope.collective.clone(),
+        agent: envelope.agent.clone(),
+        ttl: envelope.ttl,
+        time: envelope.time,
+    }
+}
+
+/// The text of a reply body.
+pub(crate) fn reply_text(action: &str, reply: Reply) -> String {
+    ReplyBody { action: action.to_owned(), statuscode: reply.code as u8, statusmsg: reply.message, data: reply.data }
+        .to_text()
+}
+
+/// A reply for the history: no paths, numbers or texts that differ from run to run.
+fn short(reply: &Reply) -> &str {
+    match reply.code {
+        StatusCode::Ok => "OK",
+        _ => reply.message.split([':', '/']).next().unwrap_or_default(),
+    }
+}
+
+/// What a node tells of itself.
+pub(crate) fn inventory() -> Value {
+    json!({
+        "agents": AGENTS, "classes": [], "collectives": ["provisioning"], "data_plugins": [], "facts": {"dc": "ams"},
+        "machines": [], "main_collective": "provisioning", "version": "0.30.2", "upgradable": false
+    })
+}
+
+/// Registration data of a node.
+pub(crate) fn registration(identity: &str, unix: i64) -> Vec<u8> {
+    let request = Request {
+        message: "{}".to_owned(),
+        envelope: RequestEnvelope {
+            request_id: ids::request_id(),
+            sender_id: identity.to_owned(),
+            caller_id: format!("choria={identity}"),
+            collective: subjects::PROVISIONING_COLLECTIVE.to_owned(),
+            agent: "registration".to_owned(),
+            ttl: 60,
+            time: unix,
+            filter: Default::default(),
+        },
+    };
+    v1::encode_request(&SecureRequest::unsigned_registration(request.to_text()), &Default::default())
+}
