@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use choria_config::Environment;
 use choria_protocol::lifecycle::Kind as Event;
 use choria_security::keys::KeyKind;
-use choria_server::{Exit, Mode, Observer, Server, ServerSettings};
+use choria_server::{Exit, Mode, Observer, Server, ServerSettings, Shared};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,8 @@ pub(crate) struct Common {
     pub(crate) provisioning_jwt: Option<PathBuf>,
     /// Kind of the keys they make.
     pub(crate) key: KeyKind,
+    /// What servers of one process share.
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// A node.
@@ -98,7 +100,8 @@ impl Node {
         settings.set_key_kind(self.common.key);
         self.begin(settings.mode(), began);
         let observer: Arc<dyn Observer> = Arc::<Self>::clone(self);
-        Server::builder(settings).observer(observer).build().map_err(|error| error.to_string())
+        let shared = Arc::clone(&self.common.shared);
+        Server::builder(settings).observer(observer).shared(shared).build().map_err(|error| error.to_string())
     }
 
     fn begin(&self, mode: Mode, at: Duration) {
@@ -212,7 +215,7 @@ mod tests {
     use super::*;
 
     fn node() -> Node {
-        let common = Common { epoch: Instant::now(), provisioning_jwt: None, key: KeyKind::P256 };
+        let common = Common { epoch: Instant::now(), provisioning_jwt: None, key: KeyKind::P256, shared: Arc::default() };
         Node::new("n1.example.net".to_owned(), PathBuf::from("/nowhere/server.conf"), Arc::new(common))
     }
 

@@ -33,8 +33,40 @@ pub struct PatternError {
 #[derive(Debug, Clone)]
 pub struct Patterns {
     // Shared, because every copy of a `Regex` builds its own caches: policies are made per node.
-    patterns: Arc<[(String, Regex)]>,
+    patterns: Arc<[(String, Matcher)]>,
     fold: bool,
+}
+
+/// A compiled pattern.
+#[derive(Debug)]
+enum Matcher {
+    /// A plain ending, as nearly all patterns are: a compiled expression of it takes 15 KiB on every node.
+    Ending(String),
+    /// Anything else.
+    Expression(Box<Regex>),
+}
+
+impl Matcher {
+    fn is_match(&self, name: &str) -> bool {
+        match self {
+            Self::Ending(ending) => name.ends_with(ending),
+            Self::Expression(regex) => regex.is_match(name),
+        }
+    }
+}
+
+/// The ending that an expression stands for, if it is nothing but characters that stand for themselves, and `$`.
+fn plain_ending(expression: &str) -> Option<String> {
+    let mut ending = String::new();
+    let mut characters = expression.strip_suffix('$')?.chars();
+    while let Some(character) = characters.next() {
+        ending.push(match character {
+            '\\' => characters.next().filter(|escaped| matches!(escaped, '.' | '-'))?,
+            plain if plain.is_ascii_alphanumeric() || matches!(plain, '-' | '_' | '=') => plain,
+            _ => return None,
+        });
+    }
+    Some(ending)
 }
 
 impl Patterns {
@@ -75,11 +107,14 @@ impl Patterns {
                 }
                 plain => plain,
             };
+            if let Some(ending) = plain_ending(text).filter(|_| !fold) {
+                return Ok((original.to_owned(), Matcher::Ending(ending)));
+            }
             RegexBuilder::new(text)
                 .case_insensitive(fold)
                 .size_limit(PATTERN_LIMIT)
                 .build()
-                .map(|regex| (original.to_owned(), regex))
+                .map(|regex| (original.to_owned(), Matcher::Expression(Box::new(regex))))
                 .map_err(|error| PatternError { pattern: original.to_owned(), problem: error.to_string() })
         };
         Ok(Self { patterns: patterns.into_iter().map(compile).collect::<Result<_, _>>()?, fold })
@@ -90,7 +125,7 @@ impl Patterns {
         let bare = name.trim_end_matches('.');
         self.patterns
             .iter()
-            .find(|(_, regex)| regex.is_match(name) || (self.fold && bare.len() < name.len() && regex.is_match(bare)))
+            .find(|(_, one)| one.is_match(name) || (self.fold && bare.len() < name.len() && one.is_match(bare)))
             .map(|(pattern, _)| pattern.as_str())
     }
 
@@ -131,6 +166,20 @@ mod tests {
         assert!(privileged.is_match("x.privileged.choria"));
         assert!(!privileged.is_match("a.privilegedXmcollective"));
         assert!(!privileged.is_match("a.privilegedXchoria"));
+    }
+
+    #[test]
+    fn plain_endings_mean_what_the_expression_means() {
+        let names = ["a.mcollective", "mcollective", "a.mcollective\n", "a.mcollective.", "xmcollective", "a-b", "", "A-B"];
+        for expression in [r"\.mcollective$", "mcollective$", r"a\-b$", "a-b$", "$"] {
+            let (ending, regex) = (plain_ending(expression).unwrap(), Regex::new(expression).unwrap());
+            for name in names {
+                assert_eq!(name.ends_with(&ending), regex.is_match(name), "{expression} {name:?}");
+            }
+        }
+        for other in ["^db", "a.b$", "x+$", r"\d$", r"\.a\$", "(a|b)$", "é$", r"\$", "a"] {
+            assert_eq!(plain_ending(other), None, "{other}");
+        }
     }
 
     #[test]

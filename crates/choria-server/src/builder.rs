@@ -21,6 +21,7 @@ use crate::provision::configure::ProviderCheck;
 use crate::registration::{self, Seal};
 use crate::server::{Connect, Server, ServerError};
 use crate::settings::{ProvisioningSource, ServerSettings};
+use crate::shared::Shared;
 
 /// Makes a [`Server`].
 pub struct ServerBuilder {
@@ -33,6 +34,7 @@ pub struct ServerBuilder {
     resolver: Arc<dyn Resolver>,
     provider: ProviderCheck,
     observer: Arc<dyn Observer>,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for ServerBuilder {
@@ -53,6 +55,7 @@ impl ServerBuilder {
             resolver: Arc::new(CachingResolver::new(SystemResolver)),
             provider: ProviderCheck::Required,
             observer: Arc::new(Unobserved),
+            shared: Arc::default(),
         }
     }
 
@@ -113,6 +116,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Has these things in common with other servers of this process.
+    #[must_use]
+    pub fn shared(mut self, shared: Arc<Shared>) -> Self {
+        self.shared = shared;
+        self
+    }
+
     /// Sets up security and checks the settings. Nothing is connected yet.
     ///
     /// # Errors
@@ -136,8 +146,17 @@ impl ServerBuilder {
             clock: self.clock,
             provider: self.provider,
             observer: self.observer,
+            shared: self.shared,
             reload: Arc::new(Notify::new()),
         })
+    }
+
+    /// How the server would connect, told without connecting: for programs that check a configuration.
+    ///
+    /// # Errors
+    /// As [`ServerBuilder::build`], for what concerns keys, certificates and brokers.
+    pub fn connection(&self) -> Result<ConnectOptions, ServerError> {
+        self.connect_options(&Security::of(self)?)
     }
 
     fn connect_options(&self, security: &Security) -> Result<ConnectOptions, ServerError> {
@@ -151,14 +170,6 @@ impl ServerBuilder {
             let mut options = ConnectOptions::new(ServerSource::Resolver(source.clone()));
             options.token = TokenSource::Dynamic(source);
             options
-    /// How the server would connect, told without connecting: for programs that check a configuration.
-    ///
-    /// # Errors
-    /// As [`ServerBuilder::build`], for what concerns keys, certificates and brokers.
-    pub fn connection(&self) -> Result<ConnectOptions, ServerError> {
-        self.connect_options(&Security::of(self)?)
-    }
-
         } else {
             let hosts = config.get(&keys::MIDDLEWARE_HOSTS);
             let hosts: Vec<Target> = hosts.iter().map(|host| Target::parse(host)).collect::<Result<_, _>>()?;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use choria_config::keys;
-use choria_connector::{ConnectorError, Message};
+use choria_connector::{ConnectorError, Subscription};
 use choria_filter::NodeView;
 use choria_protocol::rpc::{self, DISCOVERY_AGENT, ReplyBody};
 use choria_protocol::v1::{self, DecodedRequest};
 use choria_rpc::dispatch::Dispatcher;
 use choria_rpc::{Agent, CallContext, Metadata, Reply, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -103,8 +103,8 @@ impl Host {
     }
 
     /// Serves messages until there are no more.
-    pub(crate) async fn serve(&self, mut messages: mpsc::Receiver<Message>, mut pipeline: Pipeline) {
-        while let Some(message) = messages.recv().await {
+    pub(crate) async fn serve(&self, mut messages: Subscription, mut pipeline: Pipeline) {
+        while let Some(message) = messages.next().await {
             let now = self.context.clock.now();
             match pipeline.accept(&message.subject, &message.payload, now, |filter| self.context.matches(filter)) {
                 Ok(request) => self.take(request).await,

@@ -19,6 +19,7 @@
 //! | [`events`], [`status`], [`counters`] | what the world learns of the server |
 //! | [`context`], [`data`] | what agents and filters learn of it |
 //! | [`observer`] | what a hosting program learns of it |
+//! | [`shared`] | what servers of one process have in common |
 //! | [`files`] | the disk, one operation at a time |
 //! | [`control`], [`clock`], [`inputs`] | small parts that agents use |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -42,6 +43,7 @@ pub mod provision;
 pub mod registration;
 pub mod server;
 pub mod settings;
+pub mod shared;
 pub mod status;
 
 pub use builder::ServerBuilder;
@@ -49,6 +51,7 @@ pub use clock::Clock;
 pub use observer::Observer;
 pub use server::{Exit, Server, ServerError};
 pub use settings::{ConfigureError, Mode, ServerSettings};
+pub use shared::Shared;
 
 /// Author of the built-in agents.
 const AUTHOR: &str = "Choria in Rust";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use choria_config::keys;
 use choria_connector::{
-    ConnectOptions, Connector, ConnectorError, NatsConnector, Status as Connection, Subscription, TargetError,
+    ConnectOptions, Connector, ConnectorError, NatsConnector, Status as Connection, Subscription, TargetError, Wanted,
 };
 use choria_protocol::lifecycle::{Kind, PROVISION_MODE_SERVER, SERVER};
 use choria_protocol::subjects;
@@ -15,7 +15,7 @@ use choria_rpc::authz::ProviderError;
 use choria_rpc::dispatch::Dispatcher;
 use choria_security::provider::SecurityError;
 use choria_security::tls::TlsError;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,12 +34,11 @@ use crate::provision::configure::ProviderCheck;
 use crate::provision::{ProvisionAgent, ProvisionContext};
 use crate::registration::{self, Registration, RegistrationError};
 use crate::settings::{ConfigureError, ServerSettings};
+use crate::shared::Shared;
 
-/// Messages that wait per subscription; requests beyond it are dropped by the connection and counted there.
-const SUBSCRIPTION_QUEUE: usize = 64;
-
-/// Messages of all subscriptions that wait for the checks.
-const REQUEST_QUEUE: usize = 64;
+/// Messages of all subscriptions that wait for the checks: more than a fleet's busiest second brings to one node. Those
+/// beyond it are dropped by the connection and counted there.
+const REQUEST_QUEUE: usize = 512;
 
 /// How often a server without a usable provisioning token looks whether there is one now.
 const TOKEN_POLL: Duration = Duration::from_secs(2);
@@ -77,13 +76,8 @@ pub enum ServerError {
     #[error(transparent)]
     Registration(#[from] RegistrationError),
     /// A collective or identity that is no subject.
-    #[error("could not subscribe to {subject}: {source}")]
-    Subscribe {
-        /// The subject.
-        subject: String,
-        /// Why.
-        source: ConnectorError,
-    },
+    #[error("could not subscribe: {0}")]
+    Subscribe(#[from] ConnectorError),
     /// The connection ended for good although nobody asked for it.
     #[error("the connection was closed")]
     ConnectionClosed,
@@ -107,6 +101,7 @@ pub struct Server {
     pub(crate) clock: Clock,
     pub(crate) provider: ProviderCheck,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) reload: Arc<Notify>,
 }
 
@@ -179,7 +174,7 @@ impl Server {
         let mut host = Host::new(Arc::clone(&context), self.dispatcher.clone());
         self.register_agents(&mut host, &context, &events, &control)?;
         host.announce();
-        let requests = subscribe(&context, &host, background).await?;
+        let requests = subscribe(&context, &host).await?;
         // Whoever sees the startup event may ask at once.
         if let Err(error) = context.connector.flush().await {
             tracing::debug!("the subscriptions were not confirmed: {error}");
@@ -270,8 +265,8 @@ impl Server {
         events: &Events,
         control: &Control,
     ) -> Result<(), HostError> {
-        host.register(Arc::new(RpcUtil::new(Arc::clone(context))))?;
-        host.register(Arc::new(ChoriaUtil::new(Arc::clone(context))))?;
+        host.register(Arc::new(RpcUtil::new(Arc::clone(context), Arc::clone(&self.shared))))?;
+        host.register(Arc::new(ChoriaUtil::new(Arc::clone(context), Arc::clone(&self.shared))))?;
         let settings = &self.settings;
         if settings.build().provision_agent && (settings.is_provisioning() || settings.token().action_token().is_some())
         {
@@ -331,37 +326,20 @@ async fn alive(events: Events, version: String) {
 }
 
 /// Subscribes every agent and the node itself in every collective; all messages go into one queue.
-async fn subscribe(
-    context: &ServerContext,
-    host: &Host,
-    background: &mut JoinSet<()>,
-) -> Result<mpsc::Receiver<choria_connector::Message>, ServerError> {
-    let (sender, receiver) = mpsc::channel(REQUEST_QUEUE);
+async fn subscribe(context: &ServerContext, host: &Host) -> Result<Subscription, ServerError> {
     let identity = context.settings.identity();
+    let mut wanted = Vec::new();
     for collective in context.config().get(&keys::COLLECTIVES) {
-        let mut wanted = vec![(subjects::node(&collective, &identity), None)];
+        wanted.push(Wanted::new(subjects::node(&collective, &identity)));
         for (agent, service) in host.agents() {
             wanted.push(if service {
-                (subjects::broadcast_service(&collective, agent), Some(agent.to_owned()))
+                Wanted::in_queue(subjects::broadcast_service(&collective, agent), agent)
             } else {
-                (subjects::broadcast_agent(&collective, agent), None)
+                Wanted::new(subjects::broadcast_agent(&collective, agent))
             });
         }
-        for (subject, queue) in wanted {
-            let subscribed = context.connector.subscribe(&subject, queue.as_deref(), SUBSCRIPTION_QUEUE).await;
-            let subscription = subscribed.map_err(|source| ServerError::Subscribe { subject, source })?;
-            background.spawn(forward(subscription, sender.clone()));
-        }
     }
-    Ok(receiver)
-}
-
-async fn forward(mut subscription: Subscription, sender: mpsc::Sender<choria_connector::Message>) {
-    while let Some(message) = subscription.next().await {
-        if sender.send(message).await.is_err() {
-            return;
-        }
-    }
+    Ok(context.connector.subscribe_all(&wanted, REQUEST_QUEUE).await?)
 }
 
 /// Waits for whatever ends a running server.

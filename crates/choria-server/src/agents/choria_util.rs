@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use choria_config::keys;
-use choria_rpc::ddl::{Ddl, embedded};
+use choria_rpc::ddl::Ddl;
 use choria_rpc::{Agent, Call, Metadata, Reply, StatusCode};
 use serde_json::{Value, json};
 
 use crate::context::ServerContext;
 use crate::inputs::Inputs;
+use crate::shared::Shared;
 
 const NAME: &str = "choria_util";
 
@@ -20,18 +21,18 @@ const ACTIONS: [&str; 4] = ["info", "machine_state", "machine_states", "machine_
 #[derive(Debug)]
 pub struct ChoriaUtil {
     metadata: Metadata,
-    ddl: Option<Ddl>,
     context: Arc<ServerContext>,
+    shared: Arc<Shared>,
 }
 
 impl ChoriaUtil {
     /// The agent over this server's state.
-    pub fn new(context: Arc<ServerContext>) -> Self {
+    pub fn new(context: Arc<ServerContext>, shared: Arc<Shared>) -> Self {
         let version = &context.settings.build().version;
         Self {
             metadata: super::built_in(NAME, 10, crate::PROJECT_URL, "Choria Utilities", version),
-            ddl: embedded(NAME),
             context,
+            shared,
         }
     }
 
@@ -135,7 +136,7 @@ impl Agent for ChoriaUtil {
     }
 
     fn ddl(&self) -> Option<&Ddl> {
-        self.ddl.as_ref()
+        self.shared.choria_util()
     }
 
     async fn call(&self, call: Call) -> Reply {

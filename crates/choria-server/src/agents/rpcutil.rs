@@ -5,13 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use choria_config::keys;
 use choria_filter::facts;
-use choria_rpc::ddl::{Ddl, embedded};
+use choria_rpc::ddl::Ddl;
 use choria_rpc::{Agent, Call, Metadata, Reply, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::context::ServerContext;
 use crate::data::{self, ServerData};
 use crate::inputs::Inputs;
+use crate::shared::Shared;
 
 const NAME: &str = "rpcutil";
 
@@ -31,18 +32,18 @@ const ACTIONS: [&str; 9] = [
 #[derive(Debug)]
 pub struct RpcUtil {
     metadata: Metadata,
-    ddl: Option<Ddl>,
     context: Arc<ServerContext>,
+    shared: Arc<Shared>,
 }
 
 impl RpcUtil {
     /// The agent over this server's state.
-    pub fn new(context: Arc<ServerContext>) -> Self {
+    pub fn new(context: Arc<ServerContext>, shared: Arc<Shared>) -> Self {
         let version = &context.settings.build().version;
         Self {
             metadata: super::built_in(NAME, 2, crate::PROJECT_URL, "Choria RPC Utilities", version),
-            ddl: embedded(NAME),
             context,
+            shared,
         }
     }
 
@@ -159,7 +160,7 @@ impl Agent for RpcUtil {
     }
 
     fn ddl(&self) -> Option<&Ddl> {
-        self.ddl.as_ref()
+        self.shared.rpcutil()
     }
 
     async fn call(&self, call: Call) -> Reply {
