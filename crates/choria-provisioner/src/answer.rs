@@ -155,7 +155,9 @@ pub(crate) fn check_key(key: &str) -> Result<(), String> {
 /// Whether the value of a setting stays on its line.
 pub(crate) fn check_value(key: &str, value: &str) -> Result<(), String> {
     if value.chars().any(|c| c.is_control() && c != '\t') {
-        return Err(format!("value of {key} holds a line end or another control character, which would inject settings"));
+        return Err(format!(
+            "value of {key} holds a line end or another control character, which would inject settings"
+        ));
     }
     Ok(())
 }

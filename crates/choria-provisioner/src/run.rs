@@ -192,7 +192,7 @@ impl Run {
                         Ok((answer, notes)) => (Box::new(Ok(answer)), notes),
                         Err((error, notes)) => (Box::new(Err(error)), notes),
                     };
-                    let elapsed = began.elapsed();
+                    let elapsed = began.elapsed().saturating_sub(notes.waited);
                     let _ = results.send(TaskResult::Helper { flow, result, notes, elapsed }).await;
                 });
             }

@@ -52,10 +52,8 @@ impl<'a> Section<'a> {
         for (index, (key, node)) in self.entries.iter().enumerate() {
             let lower = key.to_lowercase();
             let reason = if !known.contains(&lower.as_str()) {
-                let hint = nearest(&lower, known).map_or_else(
-                    || format!("known are {}", known.join(", ")),
-                    |near| format!("did you mean {near}?"),
-                );
+                let hint = nearest(&lower, known)
+                    .map_or_else(|| format!("known are {}", known.join(", ")), |near| format!("did you mean {near}?"));
                 format!("unknown key {key} in {what}, {hint}")
             } else if self.entries[index + 1..].iter().any(|(other, _)| other.to_lowercase() == lower) {
                 format!("{key} is set more than once in {what}")

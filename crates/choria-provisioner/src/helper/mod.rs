@@ -120,6 +120,8 @@ pub struct RunNotes {
     pub stderr: String,
     /// A process it left behind held its output open and was killed.
     pub left_behind: bool,
+    /// How long the request waited for a place in a persistent process; not the helper's time.
+    pub waited: Duration,
 }
 
 /// Runs helpers in the configured way. Cheap to clone.
@@ -168,7 +170,7 @@ impl Runner {
         match self {
             Self::None => Err((HelperError::NotConfigured, RunNotes::default())),
             Self::Process(settings) => process::run(settings, &question.to_text()).await,
-            Self::Pool(pool) => pool.run(&question.identity, &question.to_text()).await,
+            Self::Pool(pool) => pool.run(Arc::clone(&question.identity), question.to_text()).await,
             // Some ten microseconds and a signature: less than handing it to another thread and back.
             Self::Builtin(builtin) => builtin.run(question),
         }

@@ -1,5 +1,7 @@
 //! Helpers as real processes.
 
+mod pool;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -225,7 +227,8 @@ async fn standard_error_is_kept_but_bounded() {
 
 #[tokio::test]
 async fn a_program_that_cannot_be_started_is_named() {
-    let (result, _) = split(Runner::program(settings(&["/nonexistent/h"], ProgramMode::Process)).run(&question("n1")).await);
+    let (result, _) =
+        split(Runner::program(settings(&["/nonexistent/h"], ProgramMode::Process)).run(&question("n1")).await);
     let error = result.unwrap_err().to_string();
     assert!(error.starts_with("cannot start HELPER: /nonexistent/h: "), "{error}");
 }
@@ -239,107 +242,4 @@ async fn dropping_a_run_kills_its_process() {
     choria_testkit::wait_until_async(Duration::from_secs(5), "it runs", async || is_alive(&leader)).await;
     run.abort();
     choria_testkit::wait_until_async(Duration::from_secs(5), "it is gone", async || !is_alive(&leader)).await;
-}
-
-/// A persistent helper that answers each line with its own process id and the request.
-const ECHO: &str = "while read -r line; do echo started >> lines; echo \"{\\\"msg\\\":\\\"$$\\\"}\"; done";
-
-#[tokio::test]
-async fn a_pool_answers_many_requests_with_few_processes() {
-    let script = Script::new(PERSISTENT, ECHO);
-    let runner = script.runner();
-    let mut pids = std::collections::BTreeSet::new();
-    let runs: Vec<_> = (0..50)
-        .map(|_| {
-            let runner = runner.clone();
-            tokio::spawn(async move { runner.run(&question("n1")).await.unwrap().0.msg })
-        })
-        .collect();
-    for run in runs {
-        pids.insert(run.await.unwrap());
-    }
-    assert!((1..=2).contains(&pids.len()), "{pids:?}");
-    assert_eq!(fs::read_to_string(script.file("lines")).unwrap().lines().count(), 50);
-    runner.close().await;
-    for pid in pids {
-        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} was ended with the pool");
-    }
-    assert!(runner.run(&question("n1")).await.is_err(), "a closed pool answers nothing");
-}
-
-#[tokio::test]
-async fn a_crash_costs_the_request_one_retry_and_the_pool_heals() {
-    // Every process ends over its second request.
-    let script = Script::new(
-        PERSISTENT,
-        "read -r line; echo '{\"msg\":\"one\"}'; read -r line; echo 'giving up' >&2; exit 7",
-    );
-    let runner = script.runner();
-    for _ in 0..6 {
-        let (answer, _) = split(runner.run(&question("n1")).await);
-        assert_eq!(answer.unwrap().msg, "one");
-    }
-}
-
-#[tokio::test]
-async fn a_helper_that_always_crashes_is_named_and_not_restarted_in_a_loop() {
-    let script = Script::new(PERSISTENT, "echo x >> starts; read -r line; exit 7");
-    let runner = script.runner();
-    let (result, _) = split(runner.run(&question("n1")).await);
-    assert_eq!(result.unwrap_err().to_string(), "HELPER ended while it had a request: exit status 7");
-    assert_eq!(fs::read_to_string(script.file("starts")).unwrap().lines().count(), 2, "one try and one retry");
-}
-
-#[tokio::test]
-async fn a_persistent_helper_that_hangs_is_killed_and_replaced() {
-    let script = Script::new(
-        PERSISTENT,
-        "echo $$ >> pids; while read -r line; do if [ -e once ]; then echo '{\"msg\":\"ok\"}'; else touch once; sleep 300; fi; done",
-    )
-    .timeout(Duration::from_millis(700));
-    let runner = script.runner();
-    let (result, _) = split(runner.run(&question("n1")).await);
-    assert!(matches!(result, Err(HelperError::TimedOut { .. })), "{result:?}");
-    let (result, _) = split(runner.run(&question("n1")).await);
-    assert_eq!(result.unwrap().msg, "ok");
-}
-
-#[tokio::test]
-async fn an_answer_never_reaches_the_wrong_node() {
-    // Two lines for one request would shift every later answer by one.
-    let two = Script::new(
-        PERSISTENT,
-        "while read -r line; do printf '{\"msg\":\"a\"}\\n{\"msg\":\"b\"}\\n'; done",
-    );
-    let (result, _) = two.run().await;
-    assert_eq!(result.unwrap_err().to_string(), "HELPER wrote more than one line for one request");
-    let late = Script::new(
-        PERSISTENT,
-        "while read -r line; do echo '{\"msg\":\"ok\"}'; echo '{\"msg\":\"late\"}'; touch late; done",
-    );
-    let runner = late.runner();
-    for _ in 0..6 {
-        let _ = fs::remove_file(late.file("late"));
-        // Both lines at once are an error, and the process is replaced.
-        let (Ok(answer), _) = split(runner.run(&question("n1")).await) else { continue };
-        assert_eq!(answer.msg, "ok", "a process that spoke unasked is not asked again");
-        wait_until(Duration::from_secs(5), "the second line is written", || late.file("late").exists());
-    }
-    let wrong = Script::new(
-        PERSISTENT,
-        "while read -r line; do echo '{\"identity\":\"n2\",\"msg\":\"for another\"}'; done",
-    );
-    let (result, _) = split(wrong.runner().run(&question("n1")).await);
-    let error = result.unwrap_err().to_string();
-    assert!(error.contains("answered for \"n2\" when it was asked about \"n1\""), "{error}");
-}
-
-#[tokio::test]
-async fn a_persistent_helper_that_never_ends_its_line_is_cut_off() {
-    let script = Script::new(PERSISTENT, "read -r line; exec head -c 1000000000 /dev/zero");
-    let (result, _) = script.run().await;
-    assert!(matches!(result, Err(HelperError::TooMuchOutput { .. })), "{result:?}");
-    let half = Script::new(PERSISTENT, "while read -r line; do echo '{\"configuration\":'; done");
-    let (result, _) = half.run().await;
-    assert!(matches!(result, Err(HelperError::Decode { .. })), "{result:?}");
 }

@@ -60,8 +60,7 @@ impl Rule {
         if !self.identities.is_empty() && !self.identities.iter().any(|pattern| pattern.matches(node.identity)) {
             return Some(Mismatch::Identity);
         }
-        failing(&self.facts, node.facts, Mismatch::Fact)
-            .or_else(|| failing(&self.claims, node.claims, Mismatch::Claim))
+        failing(&self.facts, node.facts, Mismatch::Fact).or_else(|| failing(&self.claims, node.claims, Mismatch::Claim))
     }
 }
 

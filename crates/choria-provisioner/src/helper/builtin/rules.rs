@@ -27,8 +27,17 @@ const MAX_VALIDITY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 const TOP: [&str; 2] = ["defaults", "rules"];
 const DEFAULTS: [&str; 4] = ["configuration", "action_policies", "opa_policies", "certificate"];
 const RULE: [&str; 11] = [
-    "name", "identity", "facts", "jwt", "configuration", "action_policies", "opa_policies", "certificate", "defer",
-    "shutdown", "deny",
+    "name",
+    "identity",
+    "facts",
+    "jwt",
+    "configuration",
+    "action_policies",
+    "opa_policies",
+    "certificate",
+    "defer",
+    "shutdown",
+    "deny",
 ];
 const CERTIFICATE: [&str; 2] = ["validity", "dns_names"];
 
@@ -196,7 +205,9 @@ impl RuleSet {
         let entries = match documents.as_slice() {
             [Node { value: Value::Map(entries), .. }] => entries.clone(),
             [] | [Node { value: Value::Null, .. }] => return fault(start, NO_RULES),
-            [Node { value, .. }] => return fault(start, format!("the file must hold rules, found {}", value.describe())),
+            [Node { value, .. }] => {
+                return fault(start, format!("the file must hold rules, found {}", value.describe()));
+            }
             [_, second, ..] => {
                 return fault(start.with(second), "the file holds a second document, which nobody would look at");
             }
@@ -263,8 +274,7 @@ impl Reader<'_> {
             rules.push(self.rule(&rule, at, &defaults)?);
         }
         let needs = |is: fn(&Variable) -> bool| rules.iter().any(|rule| rule.variables().any(is));
-        let needs_facts =
-            rules.iter().any(|rule| !rule.facts.is_empty()) || needs(|v| matches!(v, Variable::Fact(_)));
+        let needs_facts = rules.iter().any(|rule| !rule.facts.is_empty()) || needs(|v| matches!(v, Variable::Fact(_)));
         let needs_claims =
             rules.iter().any(|rule| !rule.claims.is_empty()) || needs(|v| matches!(v, Variable::Claim(_)));
         Ok(RuleSet { path: self.path.to_owned(), rules, needs_facts, needs_claims, warnings: self.warnings })
@@ -395,7 +405,10 @@ impl Reader<'_> {
         for (name, node) in entries {
             let at = section.position(node);
             let Value::Text(text) = &node.value else {
-                return fault(at, format!("{key}: {name} must be the text of a policy, found {}", node.value.describe()));
+                return fault(
+                    at,
+                    format!("{key}: {name} must be the text of a policy, found {}", node.value.describe()),
+                );
             };
             policies.insert(name.clone(), text.clone());
             answer::check_policies(key, extension, policies).or_else(|refusal| fault(at, refusal.error))?;
@@ -439,9 +452,10 @@ impl Reader<'_> {
 fn validity(text: &Located<String>) -> Result<Duration, ConfigError> {
     match duration::parse_with_unit(&text.value) {
         Ok(validity) if !validity.is_zero() && validity <= MAX_VALIDITY => Ok(validity),
-        Ok(_) | Err(DurationError::Empty | DurationError::Negative(_)) => {
-            fault(text.at.clone(), format!("validity must be longer than nothing and at most 100y, found {:?}", text.value))
-        }
+        Ok(_) | Err(DurationError::Empty | DurationError::Negative(_)) => fault(
+            text.at.clone(),
+            format!("validity must be longer than nothing and at most 100y, found {:?}", text.value),
+        ),
         Err(error) => fault(text.at.clone(), format!("validity: {error}")),
     }
 }
@@ -465,7 +479,10 @@ impl Rule {
     /// Whether it matches whatever comes.
     fn matches_all(&self) -> bool {
         let any_name = self.identities.is_empty()
-            || self.identities.iter().any(|p| matches!(p, IdentityPattern::Glob(glob) if glob.bytes().all(|b| b == b'*')));
+            || self
+                .identities
+                .iter()
+                .any(|p| matches!(p, IdentityPattern::Glob(glob) if glob.bytes().all(|b| b == b'*')));
         any_name && self.facts.is_empty() && self.claims.is_empty()
     }
 

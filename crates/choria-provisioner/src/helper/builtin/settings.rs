@@ -8,10 +8,7 @@ use crate::config::ConfigError;
 use crate::config::reader::Located;
 
 /// Checks values without variables against the key table. Unknown settings become warnings: plugins have their own.
-pub(super) fn check(
-    entries: &[(String, Located<Template>)],
-    warnings: &mut Vec<String>,
-) -> Result<(), ConfigError> {
+pub(super) fn check(entries: &[(String, Located<Template>)], warnings: &mut Vec<String>) -> Result<(), ConfigError> {
     let fixed: Vec<_> =
         entries.iter().filter_map(|(key, entry)| Some((key, entry.value.literal()?, &entry.at))).collect();
     let text: String = fixed.iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();

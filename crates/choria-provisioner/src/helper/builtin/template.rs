@@ -8,8 +8,26 @@ use serde_json::{Number, Value};
 
 /// Claims that are about the node's place in the fleet. The secrets of a token (`cht`, `chpwd`) are not among them.
 const CLAIMS: [&str; 20] = [
-    "extensions", "ou", "iss", "sub", "jti", "exp", "nbf", "iat", "chs", "chu", "chsrv", "chpd", "chrd", "chf", "chusr",
-    "v2", "update", "purpose", "public_key", "issexp",
+    "extensions",
+    "ou",
+    "iss",
+    "sub",
+    "jti",
+    "exp",
+    "nbf",
+    "iat",
+    "chs",
+    "chu",
+    "chsrv",
+    "chpd",
+    "chrd",
+    "chf",
+    "chusr",
+    "v2",
+    "update",
+    "purpose",
+    "public_key",
+    "issexp",
 ];
 
 /// What can be said about a node.
