@@ -96,7 +96,7 @@ impl Lab {
     /// come last.
     pub fn provisioner_config(&self, helper: &str, extra: &str) -> PathBuf {
         let text = format!(
-            "interval: 1m\nlogfile: {}\nloglevel: debug\nhelper: \"{helper}\"\ntoken: {PROVISIONING_SECRET}\n\
+            "interval: 1m\ncontrol_socket: ''\nlogfile: {}\nloglevel: debug\nhelper: \"{helper}\"\ntoken: {PROVISIONING_SECRET}\n\
              broker_provisioning_password: {PROVISIONER_PASSWORD}\njwt_verify_cert: {}\nfeatures:\n  jwt: true\n  pki: true\n{extra}",
             self.directory.join("provisioner.log").display(),
             self.signer.verification_file().display()

@@ -196,7 +196,7 @@ impl World {
     /// Writes the provisioner's file; `extra` lines come last.
     pub(crate) fn config_file(&self, helper: &Path, extra: &str) -> PathBuf {
         let text = format!(
-            "interval: 1m\nsite: lab\nhelper: {}\ntoken: {SECRET}\nchoria_insecure: true\nbroker_provisioning_password: pw\n\
+            "interval: 1m\nsite: lab\ncontrol_socket: ''\nhelper: {}\ntoken: {SECRET}\nchoria_insecure: true\nbroker_provisioning_password: pw\n\
              jwt_verify_cert: {}\nfeatures: {{jwt: true}}\n{extra}",
             helper.display(),
             self.signer.verification_file().display()

@@ -291,11 +291,13 @@ impl Layout {
              jwt_verify_cert: {}\n\
              interval: 1m\n\
              loglevel: info\n\
+             control_socket: {}\n\
              monitor_address: 127.0.0.1\n\
              monitor_port: {}\n\
              features:\n  jwt: true\n  pki: true\n",
             helper.lines,
             yaml_text(&self.path("token/signer.public").display().to_string()),
+            yaml_text(&self.path("provisioner/control.sock").display().to_string()),
             self.ports.metrics,
         )
     }
