@@ -60,7 +60,7 @@ impl Connector for Network {
         for (subject, payload) in (self.script)(subject, &request) {
             let subscription = self.subscriptions.lock().unwrap().get(&subject).cloned();
             if let Some(sender) = subscription {
-                sender.try_send(Message { subject, reply: None, payload: payload.into() }).unwrap();
+                sender.try_send(Message { subject, reply: None, payload: payload.into(), status: None }).unwrap();
             }
         }
         Ok(())

@@ -14,7 +14,13 @@ pub struct Message {
     pub reply: Option<String>,
     /// The body: one Choria transport document.
     pub payload: Bytes,
+    /// Set when this is no message but a word of the broker itself, such as [`NO_RESPONDERS`]; only
+    /// [`Subscription::next_or_status`] shows these.
+    pub status: Option<u16>,
 }
+
+/// Status of the broker's answer to a [`Connector::request`] for whose subject nobody listens (spec 07 §5).
+pub const NO_RESPONDERS: u16 = 503;
 
 /// State of the connection, observed through [`Connector::status`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,11 +145,26 @@ impl Subscription {
 
     /// The next message; `None` after the connection was closed for good.
     pub async fn next(&mut self) -> Option<Message> {
-        self.receiver.recv().await
+        loop {
+            let message = self.receiver.recv().await?;
+            if message.status.is_none() {
+                return Some(message);
+            }
+        }
     }
 
     /// A message that is already here, if any.
     pub fn try_next(&mut self) -> Option<Message> {
+        std::iter::from_fn(|| self.receiver.try_recv().ok()).find(|message| message.status.is_none())
+    }
+
+    /// As [`Self::next`], with what the broker itself says on the subscription.
+    pub async fn next_or_status(&mut self) -> Option<Message> {
+        self.receiver.recv().await
+    }
+
+    /// As [`Self::try_next`], with what the broker itself says on the subscription.
+    pub fn try_next_or_status(&mut self) -> Option<Message> {
         self.receiver.try_recv().ok()
     }
 }
@@ -153,6 +174,23 @@ impl Subscription {
 pub trait Connector: Send + Sync + 'static {
     /// Publishes one message. Returns when it is handed to the connection, not when the broker has it.
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), ConnectorError>;
+
+    /// Publishes one message with a reply subject of NATS. When the broker can tell that nobody listens on `subject`, it says so
+    /// with status [`NO_RESPONDERS`] on `reply`, to a subscription of this connection. Choria itself ignores the
+    /// reply subject (spec 01 §1).
+    async fn request(&self, subject: &str, reply: &str, payload: Bytes) -> Result<(), ConnectorError> {
+        let _ = reply;
+        self.publish(subject, payload).await
+    }
+
+    /// Publishes without waiting. `Ok(false)`: there is no room now, or this implementation cannot; nothing was sent, use
+    /// [`Self::publish`] or [`Self::request`].
+    ///
+    /// # Errors
+    /// As those.
+    fn try_publish(&self, _subject: &str, _reply: Option<&str>, _payload: &[u8]) -> Result<bool, ConnectorError> {
+        Ok(false)
+    }
 
     /// Subscribes. At most `capacity` messages wait unread; beyond that the newest are dropped and counted.
     async fn subscribe(

@@ -26,7 +26,11 @@ pub(crate) enum Operation {
         payload: Bytes,
     },
     /// An answer of the broker itself, such as "no responders": header only, nobody's message.
-    Status,
+    Status {
+        sid: u64,
+        subject: String,
+        code: u16,
+    },
     Ping,
     Pong,
     Ok,
@@ -62,16 +66,24 @@ pub(crate) fn next(buffer: &mut BytesMut) -> Result<Option<Operation>, ProtocolE
             let reply = reply.map(|reply| text(reply).ok_or(ProtocolError::Message)).transpose()?;
             let sid = text(sid).and_then(|sid| sid.parse().ok()).ok_or(ProtocolError::Message)?;
             let size = content.len();
-            let is_status = header_len == size && content.starts_with(b"NATS/1.0 ");
+            let status = (header_len == size).then(|| status_of(content)).flatten();
             let frame = buffer.split_to(length).freeze();
             // The content is followed by CR LF, the end of the frame.
             let payload = frame.slice(length - 2 - size + header_len..length - 2);
-            let message = Operation::Message { sid, subject, reply, payload };
-            return Ok(Some(if is_status { Operation::Status } else { message }));
+            return Ok(Some(match status {
+                Some(code) => Operation::Status { sid, subject, code },
+                None => Operation::Message { sid, subject, reply, payload },
+            }));
         }
     };
     let _ = buffer.split_to(length);
     Ok(Some(operation))
+}
+
+/// The status in the first line of a header block; 0 when it has one that is no number.
+fn status_of(headers: &[u8]) -> Option<u16> {
+    let status = headers.strip_prefix(b"NATS/1.0 ")?.get(..3)?;
+    Some(std::str::from_utf8(status).ok().and_then(|digits| digits.parse().ok()).unwrap_or_default())
 }
 
 /// The payload limit that INFO names.
@@ -94,6 +106,8 @@ pub(crate) fn connect(name: &str, credentials: &Credentials, tls: bool) -> Vec<u
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: 1,
         headers: true,
+        // Whoever publishes with a reply subject wants to know that nobody listens.
+        no_responders: true,
         ..Connect::default()
     };
     let mut out = b"CONNECT ".to_vec();
@@ -136,7 +150,7 @@ mod tests {
             message(7, "a.b", None, b"hello"),
             message(7, "a.b", Some("re.ply"), b""),
             message(8, "c", None, b"hi"),
-            Operation::Status,
+            Operation::Status { sid: 8, subject: "c".into(), code: 503 },
             Operation::Error("Authorization Violation".into()),
         ]
     }

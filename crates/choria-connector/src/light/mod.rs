@@ -92,6 +92,25 @@ impl NatsConnector {
         }
     }
 
+    async fn publish_when_there_is_room(
+        &self,
+        subject: &str,
+        reply: Option<&str>,
+        payload: &[u8],
+    ) -> Result<(), ConnectorError> {
+        check_subjects(subject, reply)?;
+        loop {
+            let room = self.shared.drained.notified();
+            tokio::pin!(room);
+            // Registered before trying, so that room made in between is not missed.
+            room.as_mut().enable();
+            if self.shared.try_publish(subject, reply, payload)? {
+                return Ok(());
+            }
+            room.await;
+        }
+    }
+
     /// A subject for replies that nobody can guess, below the configured prefix.
     pub fn new_inbox(&self) -> String {
         let random: u128 = rand::random();
@@ -99,22 +118,26 @@ impl NatsConnector {
     }
 }
 
+fn check_subjects(subject: &str, reply: Option<&str>) -> Result<(), ConnectorError> {
+    match [Some(subject), reply].into_iter().flatten().find(|subject| !is_valid_publish(subject)) {
+        None => Ok(()),
+        Some(bad) => Err(ConnectorError::InvalidSubject(bad.to_owned())),
+    }
+}
+
 #[async_trait]
 impl Connector for NatsConnector {
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), ConnectorError> {
-        if !is_valid_publish(subject) {
-            return Err(ConnectorError::InvalidSubject(subject.to_owned()));
-        }
-        loop {
-            let room = self.shared.drained.notified();
-            tokio::pin!(room);
-            // Registered before trying, so that room made in between is not missed.
-            room.as_mut().enable();
-            if self.shared.try_publish(subject, &payload)? {
-                return Ok(());
-            }
-            room.await;
-        }
+        self.publish_when_there_is_room(subject, None, &payload).await
+    }
+
+    async fn request(&self, subject: &str, reply: &str, payload: Bytes) -> Result<(), ConnectorError> {
+        self.publish_when_there_is_room(subject, Some(reply), &payload).await
+    }
+
+    fn try_publish(&self, subject: &str, reply: Option<&str>, payload: &[u8]) -> Result<bool, ConnectorError> {
+        check_subjects(subject, reply)?;
+        self.shared.try_publish(subject, reply, payload)
     }
 
     async fn subscribe(

@@ -120,7 +120,7 @@ impl Probe {
         loop {
             match self.operation().await? {
                 Operation::Message { sid, payload, .. } if sid == wanted => return Ok(Some(payload)),
-                Operation::Error(_) | Operation::Status => return Ok(None),
+                Operation::Error(_) | Operation::Status { .. } => return Ok(None),
                 _ => {}
             }
         }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use nats_proto::Info;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -123,7 +123,7 @@ impl Session {
                     let sent = self.send(nats_proto::encode::PONG).await;
                     sent.map_err(|error| ConnectFailure::io(target, Stage::Connect, &error))?;
                 }
-                Operation::Ok | Operation::Status | Operation::Message { .. } => {}
+                Operation::Ok | Operation::Status { .. } | Operation::Message { .. } => {}
             }
         }
     }
@@ -246,7 +246,12 @@ async fn read(mut reader: impl AsyncRead + Unpin, mut buffer: BytesMut, shared: 
 
 fn handle(operation: Operation, shared: &Shared, complaint: &mut Option<String>) {
     match operation {
-        Operation::Message { sid, subject, reply, payload } => shared.deliver(sid, Message { subject, reply, payload }),
+        Operation::Message { sid, subject, reply, payload } => {
+            shared.deliver(sid, Message { subject, reply, payload, status: None });
+        }
+        Operation::Status { sid, subject, code } => {
+            shared.deliver(sid, Message { subject, reply: None, payload: Bytes::new(), status: Some(code) });
+        }
         Operation::Ping => {
             shared.lock().out.extend_from_slice(nats_proto::encode::PONG);
             shared.wake.notify_one();
@@ -260,7 +265,7 @@ fn handle(operation: Operation, shared: &Shared, complaint: &mut Option<String>)
             }
         }
         Operation::Info(info) => shared.lock().max_payload = codec::max_payload(&info),
-        Operation::Ok | Operation::Status => {}
+        Operation::Ok => {}
     }
 }
 

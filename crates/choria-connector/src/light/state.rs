@@ -101,7 +101,7 @@ impl Shared {
     }
 
     /// Puts a message behind the others. `Ok(false)`: no room now.
-    pub(crate) fn try_publish(&self, subject: &str, payload: &[u8]) -> Result<bool, ConnectorError> {
+    pub(crate) fn try_publish(&self, subject: &str, reply: Option<&str>, payload: &[u8]) -> Result<bool, ConnectorError> {
         let mut state = self.lock();
         if !state.connected {
             drop(state);
@@ -113,7 +113,7 @@ impl Shared {
         if !state.out.is_empty() && state.out.len() + payload.len() > self.max_pending {
             return Ok(false);
         }
-        encode::publish(&mut state.out, subject, None, None, payload);
+        encode::publish(&mut state.out, subject, reply, None, payload);
         drop(state);
         self.counters.out_msgs.fetch_add(1, Ordering::Relaxed);
         self.counters.out_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);

@@ -62,7 +62,7 @@ impl FakeConnector {
         let senders = senders.unwrap_or_else(|| panic!("nobody subscribed {subject}: {:?}", self.subjects()));
         let payload = payload.into();
         for sender in senders {
-            let message = Message { subject: subject.into(), reply: None, payload: payload.clone() };
+            let message = Message { subject: subject.into(), reply: None, payload: payload.clone(), status: None };
             sender.send(message).await.unwrap();
         }
     }
