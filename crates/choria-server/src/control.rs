@@ -1,5 +1,7 @@
 //! How agents ask the server to end: restart, shutdown.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -20,11 +22,12 @@ pub struct Scheduled {
 #[derive(Debug, Clone)]
 pub struct Control {
     sender: watch::Sender<Option<Scheduled>>,
+    configured: Arc<AtomicBool>,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { sender: watch::Sender::new(None) }
+        Self { sender: watch::Sender::new(None), configured: Arc::default() }
     }
 }
 
@@ -44,6 +47,22 @@ impl Control {
             }
         });
         remaining
+    }
+
+    /// A configuration was carried out: what is on disk belongs together and is what the next start uses.
+    pub fn set_configured(&self) {
+        self.configured.store(true, Ordering::Release);
+    }
+
+    /// Whether a configuration was carried out since the start.
+    pub fn is_configured(&self) -> bool {
+        self.configured.load(Ordering::Acquire)
+    }
+
+    /// Whether the server is configured and about to restart with it. Nobody needs to find it any more: it would be
+    /// configured once more by a provisioner that was started in these seconds.
+    pub fn is_leaving(&self) -> bool {
+        self.is_configured() && self.sender.borrow().is_some()
     }
 
     /// The wish, as it comes.

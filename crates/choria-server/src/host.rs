@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agents;
 use crate::context::ServerContext;
+use crate::control::Control;
 use crate::counters::Counters;
 use crate::pipeline::{Pipeline, Rejection};
 use crate::server::within;
@@ -47,6 +48,7 @@ pub struct Host {
     context: Arc<ServerContext>,
     agents: BTreeMap<String, Arc<dyn Agent>>,
     dispatcher: Dispatcher,
+    control: Control,
     calls: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -58,10 +60,10 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// A host without agents but `discovery`, which every server has.
-    pub fn new(context: Arc<ServerContext>, dispatcher: Dispatcher) -> Self {
+    /// A host without agents but `discovery`, which every server has. `control` knows whether it is about to end.
+    pub fn new(context: Arc<ServerContext>, dispatcher: Dispatcher, control: Control) -> Self {
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
-        Self { context, agents: BTreeMap::new(), dispatcher, calls, tasks: TaskTracker::new() }
+        Self { context, agents: BTreeMap::new(), dispatcher, control, calls, tasks: TaskTracker::new() }
     }
 
     /// Adds an agent. One that `plugin.NAME.activate_agent` switches off is left out silently.
@@ -119,7 +121,7 @@ impl Host {
         let name = &request.request.envelope.agent;
         if name == DISCOVERY_AGENT {
             // Answered right here: a ping must not wait for agents that take their time.
-            if rpc::is_ping(&rpc::decode_payload(&request.request.message)) {
+            if rpc::is_ping(&rpc::decode_payload(&request.request.message)) && !self.control.is_leaving() {
                 answer(&self.context, &request, rpc::PONG.to_owned()).await;
             }
             return;

@@ -171,7 +171,7 @@ impl Server {
             return Ok(exit);
         }
         let events = self.events(&context);
-        let mut host = Host::new(Arc::clone(&context), self.dispatcher.clone());
+        let mut host = Host::new(Arc::clone(&context), self.dispatcher.clone(), control.clone());
         self.register_agents(&mut host, &context, &events, &control)?;
         host.announce();
         let requests = subscribe(&context, &host).await?;

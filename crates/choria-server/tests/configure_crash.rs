@@ -1,4 +1,5 @@
-//! `configure` with a kill after every operation on the disk: after the next start, all files are old or all are new.
+//! `configure` with a kill after every operation on the disk, or with a disk that is full from then on: after the next
+//! start, or at once, all files are old or all are new.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
@@ -22,48 +23,62 @@ use common::{NOW, token};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// The disk until the process is killed; then nothing works any more. A write that is cut leaves half.
-struct Killed {
+/// What happens to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The process is killed: nothing works any more.
+    Killed,
+    /// The disk is full: nothing new can be written, the rest works.
+    Full,
+}
+
+/// A disk that works for so many operations. A write that is cut leaves half.
+struct Failing {
+    fate: Fate,
     left: Cell<usize>,
     torn: bool,
 }
 
-impl Killed {
-    fn step(&self) -> io::Result<()> {
-        let left = self.left.get().checked_sub(1).ok_or_else(|| io::Error::other("killed"))?;
-        self.left.set(left);
+impl Failing {
+    fn step(&self, needs_room: bool) -> io::Result<()> {
+        match (self.left.get().checked_sub(1), self.fate) {
+            (Some(left), _) => self.left.set(left),
+            (None, Fate::Killed) => return Err(io::Error::other("killed")),
+            (None, Fate::Full) if needs_room => return Err(io::ErrorKind::StorageFull.into()),
+            (None, Fate::Full) => {}
+        }
         Ok(())
     }
 }
 
-impl Files for Killed {
+impl Files for Failing {
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
-        self.step()?;
+        self.step(true)?;
         Disk.create_dir(path, mode)
     }
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         if self.left.get() == 0 && self.torn {
             fs::write(path, &bytes[..bytes.len() / 2])?;
         }
-        self.step()?;
+        self.step(true)?;
         let _ = fs::remove_file(path);
         fs::write(path, bytes)?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step()?;
+        self.step(false)?;
         Disk.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.step()?;
+        self.step(false)?;
         Disk.remove_file(path)
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.step()?;
+        self.step(false)?;
         Disk.remove_dir(path)
     }
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.step()
+        self.step(false)
     }
     fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         Disk.read(path, limit)
@@ -201,7 +216,7 @@ fn design6_configure_is_wholly_old_or_wholly_new_after_a_kill_at_any_step() {
         let mut finished = false;
         for torn in [false, true] {
             let world = old_world();
-            let files = Killed { left: Cell::new(steps), torn };
+            let files = Failing { fate: Fate::Killed, left: Cell::new(steps), torn };
             run(&files, world.path(), &material);
             finished = files.left.get() > 0;
             // The next start: recovery comes first, then the decision sees one world or the other.
@@ -223,4 +238,34 @@ fn design6_configure_is_wholly_old_or_wholly_new_after_a_kill_at_any_step() {
         steps += 1;
     }
     assert!(olds > 40 && news > 20, "{steps} steps: {olds} old, {news} new");
+}
+
+/// A full disk is no reason to restart: the node is as it was as soon as `configure` has failed.
+#[test]
+fn a_disk_that_fills_up_at_any_step_leaves_everything_as_it_was() {
+    let material = material();
+    let world = old_world();
+    let before = tree(world.path());
+    assert!(run(&Disk, world.path(), &material));
+    let after = tree(world.path());
+    let (mut steps, mut olds, mut news) = (0, 0, 0);
+    let mut finished = false;
+    while !finished {
+        for torn in [false, true] {
+            let world = old_world();
+            let files = Failing { fate: Fate::Full, left: Cell::new(steps), torn };
+            let is_done = run(&files, world.path(), &material);
+            finished = files.left.get() > 0;
+            let found = tree(world.path());
+            if is_done {
+                news += 1;
+                assert_eq!(found, after, "after {steps} steps, torn {torn}");
+            } else {
+                olds += 1;
+                assert_eq!(found, before, "after {steps} steps, torn {torn}");
+            }
+        }
+        steps += 1;
+    }
+    assert!(olds > 20 && news > 2, "{steps} steps: {olds} old, {news} new");
 }

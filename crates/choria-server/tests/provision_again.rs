@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use choria_protocol::rpc::PING_PAYLOAD;
 use choria_security::ca::SigningPolicy;
 use choria_security::cert;
 use choria_security::keys::PrivateKey;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 const TOKEN: &str = "toomanysecrets";
 const NODE: &str = "t1.lab.test";
+const LEAVING: &str = "This server is configured and about to restart";
 
 async fn gencsr(lab: &Lab) -> Value {
     let reply = lab.call("choria_provision", "gencsr", json!({"token": TOKEN, "cn": NODE})).await.unwrap();
@@ -44,6 +46,11 @@ async fn configure(lab: &Lab, ca: &TestCa, csr: &Value) {
     assert_eq!(reply.statuscode, 0, "{}", reply.statusmsg);
 }
 
+async fn answers_discovery(lab: &Lab) -> bool {
+    let ask = lab.ask("discovery", PING_PAYLOAD.to_owned());
+    lab.exchange(&ask.secure(), &lab.next_reply_subject()).await.is_some()
+}
+
 /// Certificate and key on disk belong together, and a start now is one of a fleet member.
 fn assert_starts_as_member(root: &Path) {
     let key = PrivateKey::load(root.join("ssl/private.pem")).unwrap();
@@ -56,7 +63,7 @@ fn assert_starts_as_member(root: &Path) {
 }
 
 /// DESIGN §6, atomic configuration: until `configure`, a new request means a new key; afterwards the key stays that of the
-/// certificate, also when `restart` is under way already.
+/// certificate, and once `restart` is under way nothing changes any more.
 #[tokio::test(start_paused = true)]
 async fn design6_a_second_provisioner_does_not_take_the_key_from_under_the_configuration() {
     let directory = tempfile::tempdir().unwrap();
@@ -73,10 +80,32 @@ async fn design6_a_second_provisioner_does_not_take_the_key_from_under_the_confi
     assert_starts_as_member(lab.path());
     let reply = lab.call("choria_provision", "restart", json!({"token": TOKEN, "splay": 3600})).await.unwrap();
     assert_eq!(reply.statuscode, 0, "{}", reply.statusmsg);
-    let fourth = gencsr(&lab).await;
+    for action in ["jwt", "gencsr", "gen25519", "configure"] {
+        let reply = lab.call("choria_provision", action, json!({"token": TOKEN})).await.unwrap();
+        assert_eq!((reply.statuscode, reply.statusmsg.as_str()), (1, LEAVING), "{action}");
+    }
     assert_starts_as_member(lab.path());
-    configure(&lab, &ca, &fourth).await;
-    assert_starts_as_member(lab.path());
+}
+
+/// Whoever takes over from a provisioner that was killed learns that only the restart is missing.
+#[tokio::test(start_paused = true)]
+async fn a_configured_node_says_so_until_it_is_about_to_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = TestCa::at(directory.path().join("pki"), NOW);
+    let lab = Lab::provisioning(directory, ProviderCheck::Required).await;
+    let jwt = async || lab.call("choria_provision", "jwt", json!({"token": TOKEN})).await.unwrap();
+    let csr = gencsr(&lab).await;
+    assert!(jwt().await.data.get("configured").is_none());
+    configure(&lab, &ca, &csr).await;
+    assert_eq!(jwt().await.data["configured"], true);
+    assert!(answers_discovery(&lab).await);
+    let reply = lab.call("choria_provision", "restart", json!({"token": TOKEN, "splay": 3600})).await.unwrap();
+    assert_eq!(reply.statuscode, 0, "{}", reply.statusmsg);
+    assert_eq!(jwt().await.statusmsg, LEAVING);
+    // Whoever restarted it may ask again: the answer may have been lost.
+    let reply = lab.call("choria_provision", "restart", json!({"token": TOKEN, "splay": 1})).await.unwrap();
+    assert_eq!(reply.statuscode, 0, "{}", reply.statusmsg);
+    assert!(!answers_discovery(&lab).await);
 }
 
 /// The same for the seed of servers that use tokens.

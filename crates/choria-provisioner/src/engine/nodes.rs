@@ -361,7 +361,7 @@ impl Engine {
                 Ending::Gone
             }
             Outcome::Home => {
-                tracing::info!("{node} is a fleet member already, another provisioner's work was enough");
+                tracing::info!("{node} is a fleet member, or about to be one: another provisioner's work was enough");
                 Ending::Gone
             }
         }
@@ -389,7 +389,7 @@ fn summary(outcome: &Outcome) -> (End, &str) {
         Outcome::Absent { error } => (End::Absent, error),
         Outcome::Interrupted { error } => (End::Interrupted, error),
         Outcome::Gone => (End::Gone, "it shut down or its connection ended"),
-        Outcome::Home => (End::Home, "it was seen as a fleet member, another provisioner's work was enough"),
+        Outcome::Home => (End::Home, "another provisioner's work was enough: it is a fleet member, or about to be one"),
     }
 }
 

@@ -368,6 +368,8 @@ impl Flow {
             // The request was delivered, which is all that the helper asked for.
             (Action::Shutdown, ..) => Ok(Step::Done(self.shut_down(false))),
             (_, "Could not obtain provisioning lock", _) => Ok(Step::Done(Outcome::Locked)),
+            // Another provisioner has brought it that far.
+            (_, "This server is configured and about to restart", _) => Ok(Step::Done(Outcome::Home)),
             (_, "Incorrect provision token supplied", _) => {
                 let error = format!("{} (the setting token must be the node's)", action.failed(&cause));
                 Err(Fault::Refused(Refusal { reason: "node_token", error }))
@@ -389,6 +391,11 @@ impl Flow {
             Action::Jwt => {
                 let reply = reply::jwt(data).map_err(undecodable)?;
                 let claims = self.rules.check_token(&reply.jwt, now.unix).map_err(Fault::Refused)?;
+                if reply.configured {
+                    // Whoever configured it was stopped before the restart. Its certificate and settings are in force already.
+                    self.gathered.home = self.identity.to_string();
+                    return Ok(Step::Next(Action::Restart));
+                }
                 self.gathered.claims = Some(claims);
                 self.gathered.ecdh_public = reply.ecdh_public;
                 Ok(Step::Next(Action::Inventory))

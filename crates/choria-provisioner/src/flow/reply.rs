@@ -20,11 +20,17 @@ pub(super) struct JwtReply {
     pub(super) jwt: String,
     /// Hex X25519 key of the node; empty when it has none.
     pub(super) ecdh_public: String,
+    /// It carried a configuration out and only waits for its restart. Our servers say so; others leave it out.
+    pub(super) configured: bool,
 }
 
 pub(super) fn jwt(data: &Value) -> Result<JwtReply, String> {
     let data = object(data)?;
-    Ok(JwtReply { jwt: text(data, "jwt", MAX_DOCUMENT)?, ecdh_public: text(data, "ecdh_public", 128)? })
+    Ok(JwtReply {
+        jwt: text(data, "jwt", MAX_DOCUMENT)?,
+        ecdh_public: text(data, "ecdh_public", 128)?,
+        configured: truth(data, "configured")?,
+    })
 }
 
 pub(super) fn csr(data: &Value) -> Result<CsrReply, String> {
@@ -47,12 +53,8 @@ pub(super) fn inventory(data: &Value) -> Result<String, String> {
     if text(data, "version", 256)?.is_empty() {
         return Err("field version is missing".to_owned());
     }
-    match data.get("upgradable") {
-        None | Some(Value::Null | Value::Bool(_)) => {}
-        Some(other) => return Err(format!("field upgradable is {}, not true or false", kind(other))),
-    }
+    let upgradable = truth(data, "upgradable")?;
     let mut data = data.clone();
-    let upgradable = data.get("upgradable").and_then(Value::as_bool).unwrap_or(false);
     data.insert("upgradable".to_owned(), Value::Bool(upgradable));
     let encoded = choria_protocol::json::value_text(&sorted(Value::Object(data)));
     if encoded.len() > MAX_INVENTORY {
@@ -81,6 +83,15 @@ fn text(data: &Map<String, Value>, key: &str, limit: usize) -> Result<String, St
         Some(Value::String(text)) if text.len() <= limit => Ok(text.clone()),
         Some(Value::String(text)) => Err(format!("field {key} has {} bytes, at most {limit} are read", text.len())),
         Some(other) => Err(format!("field {key} is {}, not text", kind(other))),
+    }
+}
+
+/// A true or false field; missing and null are false.
+fn truth(data: &Map<String, Value>, key: &str) -> Result<bool, String> {
+    match data.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(truth)) => Ok(*truth),
+        Some(other) => Err(format!("field {key} is {}, not true or false", kind(other))),
     }
 }
 
@@ -130,6 +141,7 @@ mod tests {
             json!({"jwt": 5}),
             json!({"jwt": {}}),
             json!({"ecdh_public": []}),
+            json!({"configured": "yes"}),
         ] {
             assert!(jwt(&data).is_err(), "{data}");
         }

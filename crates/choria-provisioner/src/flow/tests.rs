@@ -584,3 +584,24 @@ proptest! {
         }
     }
 }
+
+/// A provisioner that takes over from one that was killed does not configure a node a second time.
+#[test]
+fn a_node_that_only_waits_for_its_restart_is_restarted_and_nothing_else() {
+    let mut driver = Driver::new("jwt: true, pki: true");
+    let mut data = world().data(Action::Jwt, NODE);
+    data["configured"] = true.into();
+    driver.reply(Ok(ok(Action::Jwt, data)));
+    assert_eq!(driver.call().action, Action::Restart);
+    driver.good();
+    assert_eq!(driver.outcome(), Some(&Outcome::Provisioned { home: NODE.into() }));
+}
+
+#[test]
+fn a_node_that_is_about_to_restart_with_its_configuration_is_let_go() {
+    let mut driver = Driver::new("jwt: true, pki: true");
+    let mut leaving = ok(Action::Jwt, json!({}));
+    (leaving.statuscode, leaving.statusmsg) = (1, "This server is configured and about to restart".into());
+    driver.reply(Ok(leaving));
+    assert_eq!(driver.outcome(), Some(&Outcome::Home));
+}

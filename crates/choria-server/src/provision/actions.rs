@@ -40,6 +40,7 @@ const RESTART_PAUSE: u64 = 2;
 
 const WRONG_TOKEN: &str = "Incorrect provision token supplied";
 const LOCKED: &str = "Could not obtain provisioning lock";
+const LEAVING: &str = "This server is configured and about to restart";
 const NOT_PROVISIONING: &str = "Cannot reconfigure a server that is not in provisioning mode";
 
 /// The time of a call.
@@ -93,8 +94,6 @@ struct State {
     lock: ProvisioningLock,
     /// Made by `jwt`, used by `configure`.
     transfer: Option<Arc<TransferKey>>,
-    /// `configure` was carried out: what is on disk belongs together and is what the next start uses.
-    configured: bool,
 }
 
 impl Actions {
@@ -189,10 +188,14 @@ impl Actions {
         if taken { Ok(()) } else { Err(Reply::aborted(LOCKED)) }
     }
 
-    /// Token, mode, lock: in this order for every action that changes the node.
+    /// Token, mode, lock: in this order for every action that changes the node. Once it has its configuration and is about
+    /// to restart with it, nothing changes it any more.
     fn admit(&self, inputs: Inputs<'_>, call: &Call, mode_text: &str, now: Moment) -> Result<(), Reply> {
         self.check_token(inputs)?;
         self.check_mode(mode_text)?;
+        if self.control.is_leaving() {
+            return Err(Reply::aborted(LEAVING));
+        }
         self.check_lock(call, now.mono)
     }
 
@@ -207,7 +210,17 @@ impl Actions {
         let key = TransferKey::generate().map_err(|error| Reply::aborted(format!("Could not make a key: {error}")))?;
         let public = key.public_hex();
         self.state().transfer = Some(Arc::new(key));
-        Ok(Reply::ok(json!({"jwt": text, "ecdh_public": public})))
+        let mut data = json!({"jwt": text, "ecdh_public": public});
+        if self.waits_for_restart() {
+            data["configured"] = true.into();
+        }
+        Ok(Reply::ok(data))
+    }
+
+    /// Whether only the restart is missing: whoever configured the server was stopped before it came to that.
+    fn waits_for_restart(&self) -> bool {
+        let file = self.settings.config_file().filter(|_| self.control.is_configured());
+        file.is_some_and(|file| self.check_next_start(file).is_ok())
     }
 
     fn gen25519(&self, nonce: &str) -> Result<Reply, Reply> {
@@ -237,8 +250,7 @@ impl Actions {
     /// anew with this node, as one does that was killed before it saw the restart through: a new key beside the
     /// certificate of the old one would end the next start, and a restart may already be on its way.
     fn in_force<T>(&self, load: impl FnOnce() -> Option<T>) -> Option<T> {
-        let configured = self.state().configured;
-        if configured { load() } else { None }
+        if self.control.is_configured() { load() } else { None }
     }
 
     fn read_secret(&self, path: &Path) -> Option<Zeroizing<String>> {
@@ -314,7 +326,7 @@ impl Actions {
         };
         let plan = configure::configure(&**self.settings.files(), request, &context)
             .map_err(|error| Reply::aborted(error.to_string()))?;
-        self.state().configured = true;
+        self.control.set_configured();
         Ok(Reply::ok(json!({"message": format!("Wrote {} lines to {}", plan.lines, file.display())})))
     }
 

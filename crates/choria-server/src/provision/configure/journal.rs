@@ -3,7 +3,7 @@
 //! ```text
 //! prepare   the new content lies beside each target as .NAME.choria-new      crash: removed, all old
 //! commit    targets become .NAME.choria-old, the new content takes the names crash: finished, all new
-//! cleanup   the old content is removed                                       crash: finished, all new
+//! cleanup   the old content is removed; the journal still says commit         crash: finished, all new
 //! rollback  the commit failed while running: the old content gets its names  crash: finished, all old
 //! ```
 //!
@@ -175,7 +175,11 @@ pub fn replace(files: &dyn Files, directory: &Path, replacements: &[Replacement]
         return Err(back(first, run.undo(&journal)));
     }
     journal.state = State::Commit;
-    let committed = run.record(&journal).and_then(|()| run.finish(&mut journal));
+    if let Err(first) = run.write_record(&journal) {
+        // Nothing was exchanged, and the journal in force says so. A full disk comes here: going back needs no room.
+        return Err(back(first, run.undo(&journal)));
+    }
+    let committed = run.enforce_record().and_then(|()| run.finish(&mut journal));
     if let Err(first) = committed {
         if journal.state == State::Cleanup {
             // Everything is new already; what is left over is removed at the next start.
@@ -251,12 +255,22 @@ impl Run<'_> {
     }
 
     fn record(&self, journal: &Journal) -> Result<(), JournalError> {
+        self.write_record(journal)?;
+        self.enforce_record()
+    }
+
+    /// Writes a state beside the one in force.
+    fn write_record(&self, journal: &Journal) -> Result<(), JournalError> {
         let text = serde_json::to_vec(journal).map_err(|error| JournalError::Unreadable {
             path: self.directory.join(JOURNAL),
             reason: error.to_string(),
         })?;
         let temporary = self.temporary();
-        step("write", &temporary, self.files.write(&temporary, &text, 0o600))?;
+        step("write", &temporary, self.files.write(&temporary, &text, 0o600))
+    }
+
+    fn enforce_record(&self) -> Result<(), JournalError> {
+        let temporary = self.temporary();
         step("rename", &temporary, self.files.rename(&temporary, &self.directory.join(JOURNAL)))?;
         self.sync(self.directory)
     }
@@ -306,8 +320,8 @@ impl Run<'_> {
                 }
             }
             self.sync_parents(journal)?;
+            // Not written down: a crash from here on is finished as one during the commit, and there may be no room.
             journal.state = State::Cleanup;
-            self.record(journal)?;
         }
         for entry in &journal.entries {
             self.remove(&entry.aside())?;
