@@ -73,6 +73,8 @@ enum State {
 struct Gathered {
     claims: Option<ProvisioningClaims>,
     ecdh_public: String,
+    /// `gencsr` without a name asks for a request for the node's identity: the same text for all such nodes.
+    identity_csr: bool,
     inventory: String,
     csr: Option<(CsrReply, CheckedCsr)>,
     /// Everything above, once the helper was asked.
@@ -295,7 +297,8 @@ impl Flow {
         let wait = if in_doubt { action.wait().min(DOUBT_WAIT) } else { action.wait() };
         let until = now.mono + wait;
         self.state = State::Calling { action, attempt, call: self.calls, since: now.mono, until };
-        let shared = self.fresh && attempt == 1 && action.is_same_for_all();
+        let same = action.is_same_for_all() || (action == Action::GenCsr && self.gathered.identity_csr);
+        let shared = self.fresh && attempt == 1 && same;
         out.push(Output::Call(Call { number: self.calls, action, body, shared, attempt }));
         self.wake(until, out);
     }
@@ -320,6 +323,7 @@ impl Flow {
         let mut data = Map::new();
         match action {
             Action::Inventory => {}
+            Action::GenCsr if self.gathered.identity_csr => {}
             Action::GenCsr => {
                 data.insert("cn".to_owned(), Value::from(&*self.identity));
             }
@@ -398,6 +402,7 @@ impl Flow {
                 }
                 self.gathered.claims = Some(claims);
                 self.gathered.ecdh_public = reply.ecdh_public;
+                self.gathered.identity_csr = reply.identity_csr;
                 Ok(Step::Next(Action::Inventory))
             }
             Action::Inventory => {

@@ -22,6 +22,9 @@ pub(super) struct JwtReply {
     pub(super) ecdh_public: String,
     /// It carried a configuration out and only waits for its restart. Our servers say so; others leave it out.
     pub(super) configured: bool,
+    /// Its certificate requests are for its identity when `gencsr` names nobody. Our servers say so; others leave it out, and
+    /// would take their certificate name, which need not be their identity.
+    pub(super) identity_csr: bool,
 }
 
 pub(super) fn jwt(data: &Value) -> Result<JwtReply, String> {
@@ -30,6 +33,7 @@ pub(super) fn jwt(data: &Value) -> Result<JwtReply, String> {
         jwt: text(data, "jwt", MAX_DOCUMENT)?,
         ecdh_public: text(data, "ecdh_public", 128)?,
         configured: truth(data, "configured")?,
+        identity_csr: truth(data, "identity_csr")?,
     })
 }
 
@@ -142,6 +146,7 @@ mod tests {
             json!({"jwt": {}}),
             json!({"ecdh_public": []}),
             json!({"configured": "yes"}),
+            json!({"identity_csr": 1}),
         ] {
             assert!(jwt(&data).is_err(), "{data}");
         }

@@ -605,3 +605,21 @@ fn a_node_that_is_about_to_restart_with_its_configuration_is_let_go() {
     driver.reply(Ok(leaving));
     assert_eq!(driver.outcome(), Some(&Outcome::Home));
 }
+
+/// Then one signed request serves all nodes; see `crate::requests`.
+#[test]
+fn a_node_whose_requests_are_for_its_identity_is_asked_without_a_name() {
+    for (says, named) in [(true, false), (false, true)] {
+        let mut driver = Driver::new("jwt: true, pki: true");
+        let mut data = world().data(Action::Jwt, NODE);
+        data["identity_csr"] = says.into();
+        driver.reply(Ok(ok(Action::Jwt, data)));
+        driver.good();
+        let call = driver.call();
+        assert_eq!(call.action, Action::GenCsr);
+        assert_eq!(call.body.expose().contains(NODE), named);
+        assert_eq!(call.shared, says);
+        driver.good();
+        assert_eq!(driver.outcome(), None, "the request is for the identity, whoever named it");
+    }
+}

@@ -210,7 +210,8 @@ impl Actions {
         let key = TransferKey::generate().map_err(|error| Reply::aborted(format!("Could not make a key: {error}")))?;
         let public = key.public_hex();
         self.state().transfer = Some(Arc::new(key));
-        let mut data = json!({"jwt": text, "ecdh_public": public});
+        // The last one tells our provisioner that `gencsr` needs no name, so that one signed request serves many nodes.
+        let mut data = json!({"jwt": text, "ecdh_public": public, "identity_csr": true});
         if self.waits_for_restart() {
             data["configured"] = true.into();
         }
@@ -250,6 +251,10 @@ impl Actions {
     /// anew with this node, as one does that was killed before it saw the restart through: a new key beside the
     /// certificate of the old one would end the next start, and a restart may already be on its way.
     fn in_force<T>(&self, load: impl FnOnce() -> Option<T>) -> Option<T> {
+        #[cfg(feature = "planted-bug")]
+        if self.settings.files().planted() == Some(crate::PlantedBug::NewKeyAfterConfigure) {
+            return None;
+        }
         if self.control.is_configured() { load() } else { None }
     }
 
