@@ -358,6 +358,16 @@ fn shutdown_counts_whether_the_node_agrees_or_not() {
 }
 
 #[test]
+fn a_node_that_a_rule_denies_is_refused_and_not_sent_anything() {
+    let mut driver = Driver::new("");
+    driver.reach_helper();
+    let answer = HelperAnswer { denied: Some("stolen, says rule lost".to_owned()), ..HelperAnswer::default() };
+    driver.give(Input::Helper(Ok(answer)));
+    let refusal = Refusal { reason: "rule_denied", error: "stolen, says rule lost".to_owned() };
+    assert_eq!(driver.outcome(), Some(&Outcome::Refused(refusal)));
+}
+
+#[test]
 fn a_helper_failure_ends_the_attempt_with_its_reason() {
     let mut driver = Driver::new("");
     driver.reach_helper();

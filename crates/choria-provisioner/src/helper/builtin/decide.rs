@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use choria_filter::{FactMatcher, MatchError};
+use choria_filter::MatchError;
 use serde_json::Value;
 
-use super::rules::{Outcome, Provision, Rule, RuleSet};
+use super::rules::{Comparison, Outcome, Provision, Rule, RuleSet};
 use super::template::{Missing, View};
 use crate::answer::PROVISION;
 
@@ -23,11 +23,12 @@ pub(super) enum Verdict<'r> {
 
 /// Why a rule does not match a node.
 #[derive(Debug)]
-pub(super) enum Mismatch {
+pub(super) enum Mismatch<'r> {
     Identity,
-    /// A fact or claim is missing or has another value.
-    Fact(usize),
-    Claim(usize),
+    /// A fact is missing or has another value.
+    Fact(&'r Comparison),
+    /// A claim is missing or has another value.
+    Claim(&'r Comparison),
     /// A comparison makes no sense for what the node has.
     Unclear(MatchError),
 }
@@ -56,7 +57,7 @@ impl RuleSet {
 
 impl Rule {
     /// Why it does not match; `None` when it does.
-    pub(super) fn mismatch(&self, node: &View<'_>) -> Option<Mismatch> {
+    pub(super) fn mismatch(&self, node: &View<'_>) -> Option<Mismatch<'_>> {
         if !self.identities.is_empty() && !self.identities.iter().any(|pattern| pattern.matches(node.identity)) {
             return Some(Mismatch::Identity);
         }
@@ -65,10 +66,14 @@ impl Rule {
 }
 
 /// The first comparison that does not hold.
-fn failing(comparisons: &[FactMatcher], values: &Value, which: fn(usize) -> Mismatch) -> Option<Mismatch> {
-    comparisons.iter().enumerate().find_map(|(index, comparison)| match comparison.matches(values) {
+fn failing<'r>(
+    comparisons: &'r [Comparison],
+    values: &Value,
+    which: fn(&'r Comparison) -> Mismatch<'r>,
+) -> Option<Mismatch<'r>> {
+    comparisons.iter().find_map(|comparison| match comparison.matcher.matches(values) {
         Ok(true) => None,
-        Ok(false) => Some(which(index)),
+        Ok(false) => Some(which(comparison)),
         Err(error) => Some(Mismatch::Unclear(error)),
     })
 }

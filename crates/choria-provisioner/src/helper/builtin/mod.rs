@@ -24,10 +24,12 @@
 //! | `template` | values with variables |
 //! | `settings` | whether a node can read what a rule gives it |
 //! | `decide` | a node and the rules, without I/O |
+//! | [`simulate`] | what the rules would say about a node, and why |
 
 mod decide;
 pub mod rules;
 mod settings;
+pub mod simulate;
 mod template;
 
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use choria_security::ca::{CaError, CertificateAuthority, SigningPolicy};
 use choria_security::ca_store::AuthorityStore;
 use choria_security::patterns::Patterns;
+use choria_tokens::ProvisioningClaims;
 use serde_json::{Map, Value};
 
 pub use rules::RuleSet;
@@ -109,7 +112,7 @@ impl Builtin {
     /// What becomes of a node at `now`, Unix seconds.
     fn answer(&self, question: &Question, now: i64) -> Result<HelperAnswer, HelperError> {
         let facts = if self.rules.needs_facts { facts(&question.inventory) } else { empty() };
-        let claims = if self.rules.needs_claims { claims(question) } else { empty() };
+        let claims = question.jwt.as_ref().filter(|_| self.rules.needs_claims).map_or_else(empty, claims);
         let view = View {
             identity: &question.identity,
             ssldir: question.csr.as_ref().map(|(reply, _)| reply.ssldir.as_str()),
@@ -206,10 +209,9 @@ fn facts(inventory: &str) -> Value {
 }
 
 /// The claims without the token's secrets.
-fn claims(question: &Question) -> Value {
-    let claims = question.jwt.as_ref().and_then(|claims| serde_json::to_value(claims).ok());
-    match (claims, &question.jwt) {
-        (Some(Value::Object(mut claims)), Some(token)) => {
+fn claims(token: &ProvisioningClaims) -> Value {
+    match serde_json::to_value(token) {
+        Ok(Value::Object(mut claims)) => {
             claims.retain(|name, _| name != "cht" && name != "chpwd");
             claims.insert("ou".to_owned(), Value::from(token.organization()));
             Value::Object(claims)

@@ -62,11 +62,20 @@ pub(super) struct Rule {
     pub(super) at: Position,
     /// One of these must match, when there are any.
     pub(super) identities: Vec<IdentityPattern>,
-    /// All of these must match.
-    pub(super) facts: Vec<FactMatcher>,
-    /// All of these must match.
-    pub(super) claims: Vec<FactMatcher>,
+    /// All of these must hold.
+    pub(super) facts: Vec<Comparison>,
+    /// All of these must hold.
+    pub(super) claims: Vec<Comparison>,
     pub(super) outcome: Outcome,
+}
+
+/// A comparison with a fact or a claim.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub(super) written: String,
+    /// What is compared, a path.
+    pub(super) path: String,
+    pub(super) matcher: FactMatcher,
 }
 
 /// `rule NAME (FILE:LINE)`.
@@ -299,7 +308,7 @@ impl Reader<'_> {
         })
     }
 
-    fn claims(&self, rule: &Section<'_>) -> Result<Vec<FactMatcher>, ConfigError> {
+    fn claims(&self, rule: &Section<'_>) -> Result<Vec<Comparison>, ConfigError> {
         if let Some(at) = rule.place("jwt").filter(|_| !self.features.jwt) {
             return fault(at, "a condition on the token needs features.jwt, which fetches and verifies it");
         }
@@ -465,12 +474,13 @@ fn conditions(
     rule: &Section<'_>,
     key: &str,
     check: fn(&str) -> Result<(), String>,
-) -> Result<Vec<FactMatcher>, ConfigError> {
+) -> Result<Vec<Comparison>, ConfigError> {
     let texts = rule.text_or_texts(key)?;
     let read = |Located { value, at }: &Located<String>| {
         let filter = parse_fact(value).or_else(|error| fault(at.clone(), error.to_string()))?;
         check(&filter.fact).or_else(|reason| fault(at.clone(), reason))?;
-        FactMatcher::new(&filter).or_else(|error| fault(at.clone(), error.to_string()))
+        let matcher = FactMatcher::new(&filter).or_else(|error| fault(at.clone(), error.to_string()))?;
+        Ok(Comparison { written: value.clone(), path: filter.fact, matcher })
     };
     texts.iter().map(read).collect()
 }

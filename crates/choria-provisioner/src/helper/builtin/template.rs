@@ -96,6 +96,11 @@ impl Template {
         Ok(Self { parts })
     }
 
+    /// A text that is taken as it is.
+    pub(super) fn fixed(text: &str) -> Self {
+        Self { parts: vec![Part::Text(text.to_owned())] }
+    }
+
     /// Its variables.
     pub(super) fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.parts.iter().filter_map(|part| match part {
