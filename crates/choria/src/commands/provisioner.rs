@@ -13,6 +13,7 @@ use crate::process::{self, SignalPolicy};
 use crate::settings::{config_failure, daemon};
 
 mod control;
+mod rules;
 
 /// Runs one of the provisioner's commands.
 pub(crate) fn run(args: &ProvisionerArgs, debug: bool) -> Outcome {
@@ -23,6 +24,7 @@ pub(crate) fn run(args: &ProvisionerArgs, debug: bool) -> Outcome {
         Some(ProvisionerCommand::Explain(explain)) => control::explain(explain, config),
         Some(ProvisionerCommand::Pause(control)) => control::pause(control, config),
         Some(ProvisionerCommand::Resume(control)) => control::resume(control, config),
+        Some(ProvisionerCommand::Rules(args)) => rules::run(args, config),
     }
 }
 

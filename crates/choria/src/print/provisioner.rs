@@ -227,7 +227,7 @@ fn span(seconds: f64) -> String {
 }
 
 /// Words of nodes and helpers for a terminal: no control characters.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
