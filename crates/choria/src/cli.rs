@@ -2,10 +2,12 @@
 //! [`crate::commands`].
 
 mod bench;
+mod check;
 mod fleet;
 #[cfg(test)]
 mod golden;
 mod identity;
+mod messages;
 mod run;
 mod tool;
 
@@ -24,6 +26,7 @@ pub(crate) use identity::{
 pub(crate) use run::{
     BrokerArgs, BrokerCommand, BrokerRun, DemoArgs, LabHelperArgs, ProvisionerArgs, ServerArgs, ServerRun,
 };
+pub(crate) use messages::{PubArgs, SubArgs};
 pub(crate) use tool::{
     BuildinfoArgs, CompletionArgs, EventArgs, EventType, StatusArgs, ToolArgs, ToolCommand, ToolJwt,
 };
@@ -75,10 +78,16 @@ pub(crate) enum Command {
     /// Show the settings that this program was built with.
     Buildinfo(BuildinfoArgs),
     /// Print a script that completes commands in your shell.
+    /// Find out what is wrong here, and what to do about it.
+    Doctor(DoctorArgs),
+    /// Check configuration files, and look settings up.
+    Config(ConfigArgs),
     Completion(CompletionArgs),
     /// Exit statuses of all commands.
     #[command(hide = true, long_about = EXIT_CODES)]
     ExitCodes,
+    /// Print the manual page of a command, or write those of all commands.
+    Man(ManArgs),
     /// The provisioning helper of `choria demo` and `choria bench`.
     #[command(hide = true)]
     LabHelper(LabHelperArgs),

@@ -6,11 +6,16 @@ mod broker;
 mod buildinfo;
 mod ca;
 mod completion;
+mod config;
 mod discover;
+pub(crate) mod doctor;
 mod emulate;
 mod event;
 pub(crate) mod jwt;
+mod man;
+mod messages;
 mod ping;
+pub(crate) mod provision;
 mod provisioner;
 mod req;
 mod server;
@@ -29,6 +34,8 @@ pub(crate) fn run(command: Command, debug: bool) -> Outcome {
         Command::Discover(args) => discover::run(&args, debug),
         Command::Broker(args) => match args.command {
             BrokerCommand::Run(args) => broker::run(&args, debug),
+            BrokerCommand::Sub(args) => messages::sub(&args.sub, args.config.as_deref(), debug),
+            BrokerCommand::Pub(args) => messages::publish(&args.publish, args.config.as_deref(), debug),
         },
         Command::Server(args) => server::run(&args.run, debug),
         Command::Provisioner(args) => provisioner::run(&args, debug),
@@ -41,6 +48,9 @@ pub(crate) fn run(command: Command, debug: bool) -> Outcome {
         Command::Tool(args) => tool(args, debug),
         Command::Buildinfo(args) => buildinfo::run(&args),
         Command::Completion(args) => completion::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Doctor(args) => doctor::run(&args, debug),
+        Command::Man(args) => man::run(&args),
         Command::ExitCodes => {
             writeln!(std::io::stdout(), "{EXIT_CODES}")?;
             Ok(Exit::Ok)
@@ -52,6 +62,9 @@ fn tool(args: ToolArgs, debug: bool) -> Outcome {
     match args.command {
         ToolCommand::Event(event) => event::run(&event, args.config.as_deref(), debug),
         ToolCommand::Status(status) => status::run(&status),
+        ToolCommand::Provision(provision) => provision::run(&provision, args.config.as_deref(), debug),
+        ToolCommand::Sub(sub) => messages::sub(&sub, args.config.as_deref(), debug),
+        ToolCommand::Pub(publish) => messages::publish(&publish, args.config.as_deref(), debug),
         ToolCommand::Jwt(old) => jwt::run_old_form(old),
     }
 }

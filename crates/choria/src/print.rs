@@ -2,7 +2,10 @@
 
 pub(crate) mod bench;
 pub(crate) mod buildinfo;
+pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod graph;
+pub(crate) mod messages;
 pub(crate) mod ping;
 pub(crate) mod replies;
 pub(crate) mod token;

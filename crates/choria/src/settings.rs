@@ -2,6 +2,7 @@
 
 pub(crate) mod daemon;
 pub(crate) mod filter;
+pub(crate) mod role;
 pub(crate) mod selection;
 
 use std::path::Path;
@@ -93,15 +94,34 @@ fn start_logging(config: &Config, debug: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The switches for laboratories (spec 05 §1.4): no TLS, and no TLS with unsigned requests.
-fn insecure(environment: &Environment) -> Result<(bool, bool), Failure> {
+/// The switches for laboratories (spec 05 §1.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InsecureSwitches {
+    /// Plain TCP.
+    pub disable_tls: bool,
+    /// Plain TCP and unsigned requests.
+    pub unsigned: bool,
+    /// TLS without a certificate, which needs client tokens.
+    anonymous_tls: bool,
+}
+
+/// Reads the switches; nothing is said about them.
+pub(crate) fn insecure_switches(environment: &Environment) -> InsecureSwitches {
     let on = |name: &str| environment.variable(name).is_some_and(|value| value == "true");
-    if on("INSECURE_ANON_TLS") {
+    let unsigned = on("INSECURE_YES_REALLY");
+    InsecureSwitches {
+        disable_tls: unsigned || on("INSECURE_DISABLE_TLS"),
+        unsigned,
+        anonymous_tls: on("INSECURE_ANON_TLS"),
+    }
+}
+
+fn insecure(environment: &Environment) -> Result<(bool, bool), Failure> {
+    let InsecureSwitches { disable_tls, unsigned, anonymous_tls } = insecure_switches(environment);
+    if anonymous_tls {
         return Err(Failure::new("INSECURE_ANON_TLS needs client tokens, which this version does not have")
             .hint("unset it, or use INSECURE_DISABLE_TLS in a laboratory"));
     }
-    let unsigned = on("INSECURE_YES_REALLY");
-    let disable_tls = unsigned || on("INSECURE_DISABLE_TLS");
     if unsigned {
         warn!("INSECURE_YES_REALLY: connecting without TLS and sending unsigned requests");
     } else if disable_tls {

@@ -127,6 +127,24 @@ fn decimal(nanos: u128, unit: u128) -> String {
     format!("{whole}.{rest:0digits$}").trim_end_matches('0').to_owned()
 }
 
+/// A moment in Unix seconds: `2026-11-20 12:34:56 UTC`.
+pub(crate) fn utc(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds);
+    time.map_or_else(|_| format!("Unix second {seconds}"), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+/// How far a moment is from now, in the largest unit that says enough: `in 264 days`, `3 hours ago`.
+pub(crate) fn distance(seconds: i64, now: i64) -> String {
+    let apart = seconds.abs_diff(now);
+    let (count, unit) = match apart {
+        0..120 => (apart, "seconds"),
+        120..7_200 => (apart / 60, "minutes"),
+        7_200..172_800 => (apart / 3_600, "hours"),
+        _ => (apart / 86_400, "days"),
+    };
+    if seconds >= now { format!("in {count} {unit}") } else { format!("{count} {unit} ago") }
+}
+
 /// Names in columns, three per row, every cell as wide as its column's longest and four blanks (spec 05 §6.2).
 pub(crate) fn columns(names: &[String], per_row: usize, indent: usize) -> Vec<String> {
     let widths: Vec<usize> = (0..per_row)
@@ -166,6 +184,21 @@ mod tests {
         assert_eq!(go_duration(Duration::from_nanos(1500)), "1.5µs");
         assert_eq!(go_millis(Duration::from_micros(31_499)), "31ms");
         assert_eq!(go_millis(Duration::from_micros(31_500)), "32ms");
+    }
+
+    #[test]
+    fn moments_are_near_or_far() {
+        assert_eq!(utc(1_790_000_000), "2026-09-21 14:13:20 UTC");
+        assert_eq!(utc(i64::MAX), format!("Unix second {}", i64::MAX));
+        for (seconds, text) in [
+            (90, "in 90 seconds"),
+            (-300, "5 minutes ago"),
+            (10_800, "in 3 hours"),
+            (-86_400 * 40, "40 days ago"),
+            (86_400 * 365, "in 365 days"),
+        ] {
+            assert_eq!(distance(1_790_000_000 + seconds, 1_790_000_000), text);
+        }
     }
 
     #[test]

@@ -44,9 +44,16 @@ fn a_good_set_up_has_no_faults() {
             [&["--config", text(&provisioner), "--choria-config", text(&choria)], &token[..]].concat(),
             &["helper", "token.accepted", "provisioner.account", "rights.publish"],
         ),
-        ([&["--config", text(&broker)], &token[..]].concat(), &["token.signature", "listen.clients", "broker.settings"]),
+        (
+            [&["--config", text(&broker)], &token[..]].concat(),
+            &["token.signature", "listen.clients", "broker.settings"],
+        ),
     ] {
-        stage.certname(if arguments.contains(&text(&choria)) { "provisioner.mcollective" } else { "tester.mcollective" });
+        stage.certname(if arguments.contains(&text(&choria)) {
+            "provisioner.mcollective"
+        } else {
+            "tester.mcollective"
+        });
         let (status, checks) = stage.doctor(&arguments);
         let failed: Vec<&Value> = checks.iter().filter(|check| check["status"] == "failed").collect();
         assert!(failed.is_empty() && status == Some(0), "{arguments:?}: {failed:#?}");

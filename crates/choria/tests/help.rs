@@ -14,12 +14,14 @@ fn help(arguments: &[&str]) -> String {
 
 #[test]
 fn help_texts() {
-    let commands: [&[&str]; 22] = [
+    let commands: &[&[&str]] = &[
         &[],
         &["ping"],
         &["req"],
         &["discover"],
         &["broker", "run"],
+        &["broker", "sub"],
+        &["broker", "pub"],
         &["server"],
         &["server", "run"],
         &["provisioner", "run"],
@@ -34,8 +36,15 @@ fn help_texts() {
         &["demo"],
         &["tool"],
         &["tool", "event"],
+        &["tool", "provision"],
+        &["tool", "sub"],
+        &["tool", "pub"],
         &["tool", "status"],
         &["tool", "jwt"],
+        &["doctor"],
+        &["config", "validate"],
+        &["config", "explain"],
+        &["man"],
         &["buildinfo"],
     ];
     for arguments in commands {

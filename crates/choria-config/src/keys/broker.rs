@@ -18,7 +18,7 @@ settings! {
         BROKER_NETWORK: bool = Spec::new("plugin.choria.broker_network", Kind::Boolean).default("0");
         /// Address that every listener binds; `::` is every address, IPv4 included.
         NETWORK_LISTEN_ADDRESS: String = Spec::new("plugin.choria.network.listen_address", Kind::Text).default("::");
-        /// Port for clients. 0 means the default and -1 a free port chosen at start.
+        /// Port for clients; -1 is a free port chosen at start.
         NETWORK_CLIENT_PORT: i64 = Spec::new("plugin.choria.network.client_port", Kind::Integer { min: -1, max: 65_535 })
             .default("4222")
             .zero_is_default();

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Cli;
 
 /// Commands of the reference that exist here, with all their flags.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "ping",
     "req",
     "discover",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 15] = [
     "jwt view",
     "tool",
     "tool event",
+    "tool provisioner",
     "tool status",
     "buildinfo",
     "completion",

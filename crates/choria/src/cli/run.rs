@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::messages::{PubArgs, SubArgs};
+
 #[derive(Debug, Args)]
 #[command(subcommand_required = true)]
 pub(crate) struct BrokerArgs {
@@ -15,6 +17,32 @@ pub(crate) struct BrokerArgs {
 pub(crate) enum BrokerCommand {
     /// Run the broker in the foreground. SIGHUP re-reads its certificates.
     Run(BrokerRun),
+    /// Show the messages of a subject as they pass: the same as `choria tool sub`.
+    #[command(visible_alias = "subscribe")]
+    Sub(BrokerSub),
+    /// Publish one message: the same as `choria tool pub`.
+    #[command(visible_alias = "publish")]
+    Pub(BrokerPub),
+}
+
+/// `choria broker sub`, a client command whatever the name says.
+#[derive(Debug, Args)]
+pub(crate) struct BrokerSub {
+    #[command(flatten)]
+    pub sub: SubArgs,
+    /// Client configuration instead of the user's or the system's.
+    #[arg(long, alias = "choria-config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `choria broker pub`.
+#[derive(Debug, Args)]
+pub(crate) struct BrokerPub {
+    #[command(flatten)]
+    pub publish: PubArgs,
+    /// Client configuration instead of the user's or the system's.
+    #[arg(long, alias = "choria-config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::check::ProvisionArgs;
 use super::identity::TokenClaims;
+use super::messages::{PubArgs, SubArgs};
 
 #[derive(Debug, Args)]
 #[command(subcommand_required = true)]
@@ -24,6 +26,13 @@ pub(crate) enum ToolCommand {
     /// Check a server by the status file that it writes.
     #[command(visible_alias = "check")]
     Status(StatusArgs),
+    /// Show which brokers a node with this configuration would go to in order to be provisioned.
+    #[command(visible_alias = "provisioner")]
+    Provision(ProvisionArgs),
+    /// Show the messages of a subject as they pass.
+    Sub(SubArgs),
+    /// Publish one message.
+    Pub(PubArgs),
     /// Make or view a provisioning token: the older spelling of `choria jwt`.
     Jwt(ToolJwt),
 }

@@ -90,7 +90,7 @@ fn server(facts: &Facts<'_>) -> Section {
         || !build.provision_broker_urls.is_empty()
         || build.provision_broker_srv_domain.is_some();
     let mut section = Section::new("Server Settings", "Provisioning Registration Data")
-        .row("Provisioning Target Resolver", "Choria JWT Resolver")
+        .row("Provisioning Target Resolver", crate::commands::provision::RESOLVER)
         .row("Supports Provisioning", supported);
     if let Some(file) = facts.token_file {
         section = section.row("Provisioning JWT file", file.display());

@@ -110,7 +110,7 @@ fn faults_of_keys() {
                     std::fs::create_dir(&path).unwrap();
                 } else {
                     std::fs::copy(stage.lab().ca().client(CLIENT_NAME).key, &path).unwrap();
-                    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+                    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
                 }
                 stage.client_arguments(&format!("plugin.security.file.key = {}\n", text(&path)))
             },
