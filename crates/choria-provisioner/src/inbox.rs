@@ -80,6 +80,8 @@ pub struct Inbox {
     entries: FxHashMap<u128, Entry>,
     /// Entries to forget, in the order of their time.
     forget: VecDeque<(Instant, u128)>,
+    #[cfg(feature = "planted-bug")]
+    planted: Option<crate::PlantedBug>,
 }
 
 impl Inbox {
@@ -87,7 +89,32 @@ impl Inbox {
     pub fn new(caller_id: &str) -> Self {
         let wildcard = subjects::replies_of(subjects::PROVISIONING_COLLECTIVE, caller_id);
         let prefix = wildcard.trim_end_matches('>').to_owned();
-        Self { prefix, entries: FxHashMap::default(), forget: VecDeque::new() }
+        Self {
+            prefix,
+            entries: FxHashMap::default(),
+            forget: VecDeque::new(),
+            #[cfg(feature = "planted-bug")]
+            planted: None,
+        }
+    }
+
+    /// Takes a guard away.
+    #[cfg(feature = "planted-bug")]
+    pub(crate) fn plant_bug(&mut self, bug: crate::PlantedBug) {
+        self.planted = Some(bug);
+    }
+
+    /// The open call that a message fits when nobody looks at its subject.
+    #[cfg(feature = "planted-bug")]
+    fn fitting(&self, payload: &[u8]) -> Option<u128> {
+        let envelope = v1::decode_reply(payload).ok()?.reply.envelope;
+        let fits = |entry: &Entry| match entry {
+            Entry::Open(expected) => {
+                envelope.sender_id == *expected.identity && envelope.request_id == *expected.request_id
+            }
+            _ => false,
+        };
+        self.entries.iter().filter(|(_, entry)| fits(entry)).map(|(random, _)| *random).min()
     }
 
     /// The one subscription that catches every reply.
@@ -172,6 +199,11 @@ impl Inbox {
         let Some(random) = self.random_of(subject) else {
             return refused("reply_subject", None, format!("reply on {subject:?}, which was given to nobody"));
         };
+        #[cfg(feature = "planted-bug")]
+        let random = match self.planted {
+            Some(crate::PlantedBug::AnyReplySubject) => self.fitting(payload).unwrap_or(random),
+            _ => random,
+        };
         match self.entries.get(&random) {
             None => refused("reply_subject", None, format!("reply on {subject}, which is not open")),
             Some(Entry::Late(identity)) => {
@@ -187,6 +219,10 @@ impl Inbox {
             Some(Entry::Discovery { request_id }) => discovered(payload, request_id),
             Some(Entry::Open(expected)) => {
                 let verdict = judge(payload, expected);
+                #[cfg(feature = "planted-bug")]
+                if self.planted == Some(crate::PlantedBug::ReplySubjectStaysOpen) {
+                    return verdict;
+                }
                 if matches!(verdict, Verdict::Reply { .. }) {
                     let identity = Arc::clone(&expected.identity);
                     self.entries.insert(random, Entry::Answered(identity));

@@ -63,3 +63,13 @@ mod testing;
 pub use handle::Handle;
 pub use service::{Provisioner, RunError};
 pub use start::{StartError, connection};
+
+/// A guard that the simulation takes away, to see whether it notices.
+#[cfg(feature = "planted-bug")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// A reply counts on any subject, as long as sender and request id fit.
+    AnyReplySubject,
+    /// A reply subject stays open after an answer.
+    ReplySubjectStaysOpen,
+}

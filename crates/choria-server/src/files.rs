@@ -64,6 +64,12 @@ pub trait Files {
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
     /// The path without links.
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// The guard that is taken away from whoever works on this disk.
+    #[cfg(feature = "planted-bug")]
+    fn planted(&self) -> Option<crate::PlantedBug> {
+        None
+    }
 }
 
 /// The real disk.

@@ -57,3 +57,15 @@ pub use shared::Shared;
 const AUTHOR: &str = "Choria in Rust";
 /// Where to read more about them.
 const PROJECT_URL: &str = "https://choria.io";
+
+/// A guard that the simulation takes away, to see whether it notices.
+#[cfg(feature = "planted-bug")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// A request for a certificate makes a new key although a configuration relies on the old one.
+    NewKeyAfterConfigure,
+    /// The journal does not say that new content takes its names.
+    CommitNotRecorded,
+    /// Names are not brought to the disk.
+    NamesNotSynced,
+}

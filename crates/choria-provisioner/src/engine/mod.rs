@@ -178,6 +178,12 @@ impl Engine {
         }
     }
 
+    /// Takes a guard away.
+    #[cfg(feature = "planted-bug")]
+    pub fn plant_bug(&mut self, bug: crate::PlantedBug) {
+        self.inbox.plant_bug(bug);
+    }
+
     /// The subscription on which [`Self::reply`] expects its messages.
     pub fn reply_subscription(&self) -> String {
         self.inbox.subscription()

@@ -265,6 +265,13 @@ impl Run<'_> {
             path: self.directory.join(JOURNAL),
             reason: error.to_string(),
         })?;
+        #[cfg(feature = "planted-bug")]
+        let text = match self.files.planted() {
+            Some(crate::PlantedBug::CommitNotRecorded) => {
+                String::from_utf8_lossy(&text).replace("\"commit\"", "\"prepare\"").into_bytes()
+            }
+            _ => text,
+        };
         let temporary = self.temporary();
         step("write", &temporary, self.files.write(&temporary, &text, 0o600))
     }
@@ -356,10 +363,12 @@ impl Run<'_> {
         self.sync(self.directory)
     }
 
+    /// Brings the names of all entries to the disk, and those of directories that were made for them: what a power cut
+    /// could still take must not be relied on by the next state of the journal.
     fn sync_parents(&self, journal: &Journal) -> Result<(), JournalError> {
+        let made = journal.made.iter().filter_map(|path| path.parent());
         let mut synced: Vec<&Path> = Vec::new();
-        for entry in &journal.entries {
-            let parent = entry.parent();
+        for parent in made.chain(journal.entries.iter().map(Entry::parent)) {
             if !synced.contains(&parent) && self.is_there(parent) {
                 self.sync(parent)?;
                 synced.push(parent);
@@ -373,6 +382,10 @@ impl Run<'_> {
     }
 
     fn sync(&self, path: &Path) -> Result<(), JournalError> {
+        #[cfg(feature = "planted-bug")]
+        if self.files.planted() == Some(crate::PlantedBug::NamesNotSynced) {
+            return Ok(());
+        }
         step("bring to disk", path, self.files.sync_dir(path))
     }
 
