@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use choria_security::cert::CertificateFacts;
 use nats_broker::{Authenticator, ConnectRequest, ConnectionKind, ExclusiveClaim, Grant, Refusal};
 
-use crate::policy::{self, ConnectFacts, Origin, PolicyGrant, PolicyInputs, Tls};
+use crate::policy::{self, Account, ConnectFacts, Origin, PolicyGrant, PolicyInputs, Tls};
 
 /// How long the holder of a node's name has to show that it lives when another connection claims the name.
 const CLAIM_PROBE: Duration = Duration::from_secs(2);
@@ -95,7 +95,12 @@ fn into_grant(grant: PolicyGrant) -> Grant {
         user: grant.user,
         permissions: grant.permissions,
         expires_at,
-        claim: grant.claim.map(|key| ExclusiveClaim { key, probe: CLAIM_PROBE }),
+        claim: grant.claim.map(|key| ExclusiveClaim {
+            key,
+            probe: CLAIM_PROBE,
+            yields_to: Some(Account::Choria.name().to_owned()),
+        }),
+        presence: grant.presence,
         tag: grant.tag.map(Arc::from),
     }
 }
@@ -145,16 +150,19 @@ mod tests {
     #[test]
     fn grants_and_refusals_keep_what_matters() {
         let grant = into_grant(PolicyGrant {
-            account: policy::Account::Provisioning,
+            account: Account::Provisioning,
             user: None,
             permissions: policy::permissions::bound_node("n1"),
             expires_at: Some(1_795_170_575),
             claim: Some("n1".into()),
+            presence: None,
             tag: Some("n1".into()),
         });
         assert_eq!(grant.account, "provisioning");
         assert_eq!(grant.expires_at, Some(UNIX_EPOCH + Duration::from_secs(1_795_170_575)));
-        assert_eq!(grant.claim, Some(ExclusiveClaim { key: "n1".into(), probe: Duration::from_secs(2) }));
+        let claim =
+            ExclusiveClaim { key: "n1".into(), probe: Duration::from_secs(2), yields_to: Some("choria".into()) };
+        assert_eq!(grant.claim, Some(claim));
         assert_eq!(grant.tag.as_deref(), Some("n1"));
 
         for (second, never) in [(i64::MAX, true), (i64::MIN, false)] {
@@ -171,11 +179,12 @@ mod tests {
 
     fn policy_grant() -> PolicyGrant {
         PolicyGrant {
-            account: policy::Account::Choria,
+            account: Account::Choria,
             user: None,
             permissions: Default::default(),
             expires_at: None,
             claim: None,
+            presence: None,
             tag: None,
         }
     }

@@ -195,6 +195,30 @@ async fn design6_second_claimant_is_refused_while_holder_lives() {
     assert_eq!(tokio::time::timeout(DEADLINE, inbox.next()).await.unwrap().unwrap().payload, "still you");
 }
 
+/// Whoever holds the token could else have a certificate made for the name of a machine that is in the fleet.
+#[tokio::test]
+async fn design6_the_name_of_a_living_member_is_not_to_be_had() {
+    let lab = Lab::new();
+    let broker = lab.start("").await;
+    let token = lab.token(HOUR);
+    let material = lab.member("n1.example.net");
+    let server = lab::member(&broker, &material, "n1.example.net").await.unwrap();
+    let mut thief = Raw::anonymous(broker.client_addr).await;
+    let refused = thief.connect(json!({"name": "N1.example.net", "auth_token": token})).await;
+    assert_eq!(refused, Err("-ERR 'Authorization Violation'".to_owned()));
+
+    // The same certificate under another name is a client's connection and keeps nobody away.
+    server.drain().await.unwrap();
+    let client = lab::member(&broker, &material, "n1.example.net-client").await.unwrap();
+    lab::until("the server has left", async || broker.broker().connections("choria").len() == 1).await;
+    let node = Raw::node(broker.client_addr, "n1.example.net", &token).await;
+    assert_eq!(node.account.as_deref(), Some("provisioning"));
+    // Nor is a member kept away by somebody who waits under its name.
+    let back = lab::member(&broker, &material, "n1.example.net").await.unwrap();
+    back.flush().await.unwrap();
+    client.flush().await.unwrap();
+}
+
 #[tokio::test]
 async fn design6_second_claimant_takes_over_from_a_dead_holder() {
     let lab = Lab::new();

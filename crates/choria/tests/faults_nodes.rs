@@ -170,8 +170,8 @@ async fn megabytes_are_taken_within_bounds_and_refused_beyond() {
     assert_eq!(nodes[1].asked("configure"), 0);
 }
 
-/// The second host is refused for as long as the first one lives, in whichever account; the first is provisioned as if
-/// it were alone.
+/// The second host is refused for as long as the first one lives, also when that is a member of the fleet; the first is
+/// provisioned as if it were alone. Once it is gone, its name is free.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_host_of_one_name_changes_nothing_for_the_first() {
     const NAME: &str = "twin.example.net";
@@ -181,16 +181,24 @@ async fn the_second_host_of_one_name_changes_nothing_for_the_first() {
     let directory = world.fleet.path().join("second");
     std::fs::create_dir(&directory).unwrap();
     let config = directory.join("server.conf");
-    std::fs::write(&config, format!("identity = {NAME}\n")).unwrap();
+    let blank = format!("identity = {NAME}\n");
+    std::fs::write(&config, &blank).unwrap();
     let token = world.fleet.path().join("provisioning.jwt");
     let arguments = ["server", "run", "--config", text(&config), "--provisioning-jwt", text(&token)];
     let mut second = world.fleet.daemon("second", &arguments);
-    world.broker.wait_for("claim_held");
     second.wait_for("Authorization Violation");
     tokio::task::block_in_place(|| world.fleet.wait_for_members(&[NAME]));
+    let refusals = |broker: &Daemon| broker.output().matches("claim_held").count();
+    let before = refusals(&world.broker);
+    assert!(before > 0);
+    world.wait("the second is refused by the member", || refusals(&world.broker) > before);
     first.assert_alive();
     second.assert_alive();
     assert_eq!(world.provisioned(), 1);
-    assert_eq!(std::fs::read_to_string(&config).unwrap(), format!("identity = {NAME}\n"), "the second stays as it was");
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), blank, "the second stays as it was");
+    first.kill_hard();
+    tokio::task::block_in_place(|| world.fleet.wait_for_members(&[NAME]));
+    assert_ne!(std::fs::read_to_string(&config).unwrap(), blank);
+    drop(second);
     world.honest_nodes_become_members();
 }

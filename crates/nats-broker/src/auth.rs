@@ -106,12 +106,16 @@ impl Permissions {
 ///
 /// A newcomer makes the broker PING the holder: if any byte arrives from it within `probe`, the
 /// newcomer is refused with [`RefusalReason`] `claim_held`; otherwise the holder is closed and the newcomer takes over.
+/// Connections that are present under the key in another account keep newcomers away in the same manner, but are never
+/// closed for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExclusiveClaim {
     /// The claimed name, unique per account.
     pub key: String,
     /// How long the present holder has to show that it lives.
     pub probe: Duration,
+    /// Account whose connections come first when they are present under this key, see [`Grant::presence`].
+    pub yields_to: Option<String>,
 }
 
 /// The answer to an accepted CONNECT.
@@ -127,6 +131,9 @@ pub struct Grant {
     pub expires_at: Option<SystemTime>,
     /// A name that only one live connection may hold.
     pub claim: Option<ExclusiveClaim>,
+    /// A name under which the connection is present; any number may be present under one. It keeps claims of other accounts
+    /// away that yield to this account.
+    pub presence: Option<String>,
     /// Opaque to the broker: handed to the [`PublishGuard`] with every guarded message.
     pub tag: Option<Arc<str>>,
 }

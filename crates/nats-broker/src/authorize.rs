@@ -30,6 +30,9 @@ pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline:
     session.set_rights(account, Arc::clone(&grant));
     session.accept_connect(&connect);
     let shared = &session.shared;
+    if let Some(name) = &grant.presence {
+        shared.claims.appear(account, name, &session.conn);
+    }
     shared.observer.connected(session.conn.cid, &grant);
     if let Some(left) = grant.expires_at.and_then(|at| at.duration_since(SystemTime::now()).ok()) {
         shared.hub.timers.expire_in(left, session.conn.cid);
@@ -112,8 +115,9 @@ async fn admit(session: &Session, grant: Grant) -> Option<(u32, Arc<Grant>)> {
         return None;
     }
     if let Some(claim) = &grant.claim {
+        let first = claim.yields_to.as_deref().and_then(|account| shared.account_number(account));
         let taken = tokio::select! {
-            taken = shared.claims.take(account, claim, conn) => taken,
+            taken = shared.claims.take(account, first, claim, conn) => taken,
             () = poll_fn(|cx| conn.poll_closing(cx)) => return None,
         };
         if let Err(held) = taken {
@@ -162,6 +166,9 @@ fn retire(session: &Session, account: u32, grant: &Grant) {
     {
         shared.claims.release(old_account, &claim.key, &session.conn);
     }
+    if let Some(name) = &old.presence {
+        shared.claims.disappear(old_account, name, &session.conn);
+    }
     if session.is_connected {
         shared.observer.disconnected(session.conn.cid, old, "Authenticated Again");
     }
@@ -181,6 +188,9 @@ pub(crate) fn leave(session: &Session) {
         shared.accounts[account as usize].connections.fetch_sub(1, Ordering::AcqRel);
         if let Some(claim) = &grant.claim {
             shared.claims.release(account, &claim.key, conn);
+        }
+        if let Some(name) = &grant.presence {
+            shared.claims.disappear(account, name, conn);
         }
         if session.is_connected {
             let reason = conn.rare.lock().close.clone().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Names that only one live connection may hold (DESIGN §6: identity bound at connect).
+//! Names that only one live connection may hold (DESIGN §6: identity bound at connect), and names under which connections
+//! of other accounts are present.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use nats_proto::encode;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -20,6 +22,8 @@ type ClaimKey = (u32, Box<str>);
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     held: Mutex<FxHashMap<ClaimKey, Arc<Conn>>>,
+    /// Who is present under a name; mostly one.
+    present: Mutex<FxHashMap<ClaimKey, SmallVec<[Arc<Conn>; 1]>>>,
     /// Holders that are being probed, by connection. One bell each: a whole fleet may probe at once, and nobody shall be
     /// woken by what another's holder does.
     probed: Mutex<FxHashMap<u64, Arc<Notify>>>,
@@ -34,8 +38,19 @@ pub(crate) struct Held {
 
 impl Claims {
     /// Takes a claim for `conn`. While another connection holds it, that one gets a PING: any byte from it within
-    /// the probe time keeps the claim, silence ends it.
-    pub(crate) async fn take(&self, account: u32, claim: &ExclusiveClaim, conn: &Arc<Conn>) -> Result<(), Held> {
+    /// the probe time keeps the claim, silence ends it. Whoever is present under the name in account `first` is asked before.
+    pub(crate) async fn take(
+        &self,
+        account: u32,
+        first: Option<u32>,
+        claim: &ExclusiveClaim,
+        conn: &Arc<Conn>,
+    ) -> Result<(), Held> {
+        for holder in first.map(|first| self.present(first, &claim.key)).unwrap_or_default() {
+            if self.lives(&holder, claim.probe).await {
+                return Err(Held { holder: holder.cid });
+            }
+        }
         loop {
             let Some(holder) = self.try_take(account, &claim.key, conn) else {
                 return Ok(());
@@ -49,6 +64,28 @@ impl Claims {
                 return Ok(());
             }
         }
+    }
+
+    /// Makes a connection present under a name.
+    pub(crate) fn appear(&self, account: u32, name: &str, conn: &Arc<Conn>) {
+        self.present.lock().entry((account, name.into())).or_default().push(Arc::clone(conn));
+    }
+
+    /// Ends that.
+    pub(crate) fn disappear(&self, account: u32, name: &str, conn: &Arc<Conn>) {
+        let mut present = self.present.lock();
+        let key = (account, Box::from(name));
+        let Some(conns) = present.get_mut(&key) else { return };
+        conns.retain(|other| !Arc::ptr_eq(other, conn));
+        if conns.is_empty() {
+            present.remove(&key);
+        }
+        drop(present);
+        self.silence(conn.cid);
+    }
+
+    fn present(&self, account: u32, name: &str) -> SmallVec<[Arc<Conn>; 1]> {
+        self.present.lock().get(&(account, Box::from(name))).cloned().unwrap_or_default()
     }
 
     /// Takes a free claim; otherwise gives the holder.
@@ -119,7 +156,12 @@ impl Claims {
             held.remove(&key);
         }
         drop(held);
-        if let Some(bell) = self.probed.lock().remove(&conn.cid) {
+        self.silence(conn.cid);
+    }
+
+    /// Nobody needs to wait for this connection any more.
+    fn silence(&self, cid: u64) {
+        if let Some(bell) = self.probed.lock().remove(&cid) {
             bell.notify_waiters();
         }
     }

@@ -141,6 +141,7 @@ mod tests {
             permissions: Permissions { publish: rules.clone(), subscribe: rules, responses: None },
             expires_at: None,
             claim: None,
+            presence: None,
             tag: None,
         }
     }

@@ -23,6 +23,7 @@ impl OpenAuthenticator {
             permissions: Permissions::unlimited(),
             expires_at: None,
             claim: None,
+            presence: None,
             tag: None,
         }
     }
@@ -113,6 +114,7 @@ fn grant(user: Option<&str>, account: &str, permissions: Permissions) -> Grant {
         permissions,
         expires_at: None,
         claim: None,
+        presence: None,
         tag: None,
     }
 }

@@ -1,81 +1,20 @@
-//! What the broker does for its embedder: deadlines, claims, guards, imports, slow consumers, handles.
+//! What the broker does for its embedder: deadlines, guards, imports, slow consumers, handles.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use common::configs::allow;
+use common::notes::{Notes, accounts, client, users};
 use common::{CONNECT, DEADLINE, Raw, connect_as, open_broker, start, start_with};
 use nats_broker::{
-    AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, ExclusiveClaim, Grant, Observer,
-    OpenAuthenticator, Permissions, PublishGuard, Refusal, RefusalReason, StaticAuthenticator, StreamExport,
-    StreamImport,
+    AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, Grant, Observer, OpenAuthenticator,
+    Permissions, PublishGuard, Refusal, RefusalReason, StaticAuthenticator, StreamExport, StreamImport,
 };
 use nats_proto::HeaderMap;
-
-/// Notes what the broker tells.
-#[derive(Debug, Default)]
-struct Notes(Mutex<Vec<String>>);
-
-impl Notes {
-    fn push(&self, note: String) {
-        self.0.lock().unwrap().push(note);
-    }
-
-    /// Waits until a note of this start is there.
-    async fn wait_for(&self, start: &str) -> String {
-        let deadline = tokio::time::Instant::now() + DEADLINE;
-        loop {
-            if let Some(found) = self.0.lock().unwrap().iter().find(|note| note.starts_with(start)) {
-                return found.clone();
-            }
-            assert!(tokio::time::Instant::now() < deadline, "no note {start:?} in {:?}", self.0.lock().unwrap());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn has(&self, start: &str) -> bool {
-        self.0.lock().unwrap().iter().any(|note| note.starts_with(start))
-    }
-}
-
-impl Observer for Notes {
-    fn refused(&self, remote: Option<SocketAddr>, refusal: &Refusal) {
-        assert!(remote.is_some());
-        self.push(format!("refused {} {}", refusal.reason, refusal.claimed.as_deref().unwrap_or("-")));
-    }
-
-    fn connected(&self, cid: u64, grant: &Grant) {
-        self.push(format!("connected {cid} {}", grant.user.as_deref().unwrap_or("-")));
-    }
-
-    fn disconnected(&self, cid: u64, _grant: &Grant, reason: &str) {
-        self.push(format!("disconnected {cid} {reason}"));
-    }
-
-    fn violation(&self, cid: u64, _grant: &Grant, what: RefusalReason, subject: &str) {
-        self.push(format!("violation {cid} {what} {subject}"));
-    }
-}
-
-async fn client(broker: &Broker, user: &str) -> Raw {
-    let mut raw = Raw::connect(broker.local_addr(0).unwrap()).await;
-    raw.send(connect_as(user, "x")).await;
-    raw.sync().await;
-    raw
-}
-
-fn accounts() -> Vec<AccountConfig> {
-    vec![AccountConfig::new("A")]
-}
-
-fn users(names: &[&str]) -> StaticAuthenticator {
-    names.iter().fold(StaticAuthenticator::new(), |users, name| users.user(name, "x", "A", Permissions::unlimited()))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn design6_nothing_runs_before_connect() {
@@ -148,86 +87,6 @@ async fn design6_a_connection_ends_when_its_grant_expires() {
     raw.send(connect_as("past", "x")).await;
     assert_eq!(raw.rest().await, "-ERR 'Authorization Violation'\r\n");
     notes.wait_for("refused expired").await;
-    broker.shutdown().await;
-}
-
-fn claiming(probe: Duration) -> StaticAuthenticator {
-    users(&["node"]).with_grant("node", |grant| {
-        grant.claim = Some(ExclusiveClaim { key: "node.example.net".into(), probe });
-    })
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn design6_second_claimant_is_refused_while_holder_lives() {
-    let notes = Arc::new(Notes::default());
-    let broker = start_with(BrokerConfig::default(), accounts(), Arc::new(claiming(DEADLINE)), vec![], notes.clone());
-    let mut holder = client(&broker, "node").await;
-    holder.send("SUB work 1\r\n").await;
-    holder.sync().await;
-    for _ in 0..3 {
-        let mut newcomer = Raw::connect(broker.local_addr(0).unwrap()).await;
-        newcomer.send(connect_as("node", "x")).await;
-        holder.expect("PING\r\n").await;
-        holder.send("PONG\r\n").await;
-        assert_eq!(newcomer.rest().await, "-ERR 'Authorization Violation'\r\n");
-    }
-    notes.wait_for("refused claim_held node.example.net").await;
-    holder.sync().await;
-    // Two newcomers at once: one PONG is an answer to both.
-    let mut newcomers = Vec::new();
-    for _ in 0..2 {
-        let mut newcomer = Raw::connect(broker.local_addr(0).unwrap()).await;
-        newcomer.send(connect_as("node", "x")).await;
-        newcomers.push(newcomer);
-    }
-    holder.expect("PING\r\nPING\r\n").await;
-    holder.send("PONG\r\n").await;
-    for newcomer in &mut newcomers {
-        assert_eq!(newcomer.rest().await, "-ERR 'Authorization Violation'\r\n");
-    }
-    // Once the holder has left, the name is free.
-    drop(holder);
-    notes.wait_for("disconnected 1 ").await;
-    let mut next = client(&broker, "node").await;
-    next.sync().await;
-    broker.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn design6_second_claimant_takes_over_from_a_dead_holder() {
-    let notes = Arc::new(Notes::default());
-    let authenticator = Arc::new(claiming(Duration::from_millis(150)));
-    let broker = start_with(BrokerConfig::default(), accounts(), authenticator, vec![], notes.clone());
-    let mut dead = client(&broker, "node").await;
-    dead.send("SUB work 1\r\n").await;
-    dead.sync().await;
-    let mut next = client(&broker, "node").await;
-    next.send("SUB work 1\r\n").await;
-    next.sync().await;
-    notes.wait_for("disconnected 1 Claim Taken Over").await;
-    assert_eq!(dead.rest().await, "PING\r\n");
-    broker.publish("A", "work", None, None, b"x").unwrap();
-    next.expect("MSG work 1 1\r\nx\r\n").await;
-    assert_eq!(broker.connections("A").len(), 1);
-    broker.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newcomer_that_gives_up_leaves_the_claim_alone() {
-    let notes = Arc::new(Notes::default());
-    let broker = start_with(BrokerConfig::default(), accounts(), Arc::new(claiming(DEADLINE)), vec![], notes.clone());
-    let mut holder = client(&broker, "node").await;
-    let mut newcomer = Raw::connect(broker.local_addr(0).unwrap()).await;
-    newcomer.send(connect_as("node", "x")).await;
-    holder.expect("PING\r\n").await;
-    assert!(broker.kick(2, "test"));
-    newcomer.rest().await;
-    holder.send("PONG\r\n").await;
-    holder.sync().await;
-    // A second CONNECT of the holder itself is no second claimant.
-    holder.send(connect_as("node", "x")).await;
-    holder.sync().await;
-    assert!(!notes.has("refused"));
     broker.shutdown().await;
 }
 

@@ -36,6 +36,7 @@ impl Authenticator for Chains {
             permissions: Permissions::unlimited(),
             expires_at: None,
             claim: None,
+            presence: None,
             tag: None,
         })
     }

@@ -1,6 +1,6 @@
 //! Fleet members: whoever proved a certificate of our CA, and connections inside this process (spec 02 §5.2 D, §6.4).
 
-use super::{Account, ConnectFacts, Origin, PolicyGrant, PolicyInputs, permissions};
+use super::{Account, ConnectFacts, Origin, PolicyGrant, PolicyInputs, claim_key, permissions};
 use nats_broker::Permissions;
 
 /// Grants account `choria`.
@@ -8,8 +8,12 @@ use nats_broker::Permissions;
 /// Without `client_hosts` everybody may do everything, as on a plain mTLS network. With it an address in
 /// the list is a client without limits and any other is a server; `deny_server_connections` then leaves
 /// servers with no subject at all. In-process connections are exempt.
+///
+/// A server connects under its identity, which is its certificate's name: as long as it lives, no holder of the
+/// provisioning token gets that name, nor a certificate for it.
 pub(super) fn grant(inputs: &PolicyInputs, facts: &ConnectFacts<'_>) -> PolicyGrant {
-    PolicyGrant::new(Account::Choria, facts.user.map(str::to_owned), limits(inputs, facts))
+    let grant = PolicyGrant::new(Account::Choria, facts.user.map(str::to_owned), limits(inputs, facts));
+    PolicyGrant { presence: facts.proven_name().map(claim_key), ..grant }
 }
 
 fn limits(inputs: &PolicyInputs, facts: &ConnectFacts<'_>) -> Permissions {

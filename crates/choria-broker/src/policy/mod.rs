@@ -92,7 +92,7 @@ pub struct ConnectFacts<'a> {
     pub remote: Option<SocketAddr>,
     /// What TLS proved.
     pub tls: Tls,
-    /// Names of the verified certificate (common name and alternative names), for messages.
+    /// Names of the verified certificate, common name and alternative names.
     pub verified_names: &'a [String],
     /// CONNECT `name`.
     pub name: Option<&'a str>,
@@ -125,9 +125,20 @@ impl ConnectFacts<'_> {
         self.name.or_else(|| self.verified_names.first().map(String::as_str)).or(self.user)
     }
 
+    /// The CONNECT name when the certificate proves it, as that of a server does.
+    fn proven_name(&self) -> Option<&str> {
+        let name = self.name.filter(|_| self.tls == Tls::Verified)?;
+        self.verified_names.iter().any(|proven| proven.eq_ignore_ascii_case(name)).then_some(name)
+    }
+
     fn refuse(&self, reason: Reason, detail: String) -> PolicyRefusal {
         PolicyRefusal { reason, detail, claimed: self.claimed().map(str::to_owned) }
     }
+}
+
+/// Two names that differ only in case are one node: host names and certificate names are compared that way.
+fn claim_key(name: &str) -> String {
+    name.to_ascii_lowercase()
 }
 
 /// The accounts of a Choria broker (spec 02 §4).
@@ -163,15 +174,17 @@ pub struct PolicyGrant {
     pub permissions: Permissions,
     /// Unix second at which the connection ends: the earlier of the token's `exp` and `issexp`.
     pub expires_at: Option<i64>,
-    /// A name that only one live connection may hold.
+    /// A name that only one live connection may hold, and none while a fleet member of that name is there.
     pub claim: Option<String>,
+    /// The name of the fleet member that this connection is.
+    pub presence: Option<String>,
     /// The identity that this connection is bound to; guarded messages must carry it.
     pub tag: Option<String>,
 }
 
 impl PolicyGrant {
     fn new(account: Account, user: Option<String>, permissions: Permissions) -> Self {
-        Self { account, user, permissions, expires_at: None, claim: None, tag: None }
+        Self { account, user, permissions, expires_at: None, claim: None, presence: None, tag: None }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The account is **closed** (DESIGN §6). The token is a bearer secret shared by a whole fleet, so it proves only
 //! "one of ours, not yet enrolled". What a connection may do is bound to the one name that it gives in CONNECT: it
-//! hears requests for that name only, announces that name only, and no other live connection may hold the name.
+//! hears requests for that name only, announces that name only, and no other live connection may hold the name: neither a
+//! second node nor a fleet member, whose certificate it could otherwise have made for itself.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use choria_protocol::identity;
 use choria_tokens::VerificationKey;
 
 use super::{
-    Account, ConnectFacts, PolicyGrant, PolicyInputs, PolicyRefusal, ProvisioningInputs, Reason, permissions, token,
+    Account, ConnectFacts, PolicyGrant, PolicyInputs, PolicyRefusal, ProvisioningInputs, Reason, claim_key,
+    permissions, token,
 };
 
 /// What monitoring shows as user of a connection that authenticated with a shared token (golden `decision-table.jsonl`).
@@ -56,11 +58,6 @@ fn signer<'a>(
             "a provisioning token and plugin.choria.network.provisioning.signer_cert is not set".to_owned(),
         )
     })
-}
-
-/// Two names that differ only in case are one node: host names and certificate names are compared that way.
-fn claim_key(name: &str) -> String {
-    name.to_ascii_lowercase()
 }
 
 /// The CONNECT name when it can be an identity and is a valid part of a subject.
