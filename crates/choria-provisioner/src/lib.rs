@@ -13,7 +13,7 @@
 //! | [`flow`] | one node's way from its first request to the acknowledged restart |
 //! | [`rules`] | what a node must show: token and certificate request |
 //! | `answer` | checks of what a helper made, and the `configure` request |
-//! | [`helper`] | running helpers: one process per node, or a pool |
+//! | [`helper`] | who decides about a node: one process per node, a pool, or rules in this process |
 //! | [`queue`] | who is next: order, back-off, bounds |
 //! | [`inbox`] | which reply belongs to which call |
 //! | [`requests`] | signed requests, one signature for many nodes where possible |
@@ -22,8 +22,9 @@
 //! | [`control`] | the control socket: status, explanations, pause |
 //! | [`service`], `run`, `handle` | start and first connection; the run loop; how it is talked to |
 //!
-//! What must not be in this crate: certificate authorities (that is the helper's business), rules about who may
-//! connect (`choria-broker`), what the node does with what it gets (`choria-server`).
+//! What must not be in this crate: keys and signing of certificates (the built-in helper says what a certificate is to hold
+//! and has an authority of `choria-security` make it), rules about who may connect (`choria-broker`), what the node does
+//! with what it gets (`choria-server`).
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

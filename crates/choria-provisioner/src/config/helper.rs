@@ -168,3 +168,74 @@ fn builtin(
     let ca_directory = ca_directory.filter(|_| features.pki).map(|text| PathBuf::from(text.value));
     Ok(BuiltinHelper { rules: PathBuf::from(rules.value), ca_directory })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::ProvisionerConfig;
+
+    fn parse(text: &str) -> Result<ProvisionerConfig, ConfigError> {
+        ProvisionerConfig::from_text(Path::new("p.yaml"), text)
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_built_in_helper_needs_rules_and_with_certificates_an_authority() {
+        let config = parse("helper_mode: builtin\nrules: /r.yaml\n").unwrap();
+        assert_eq!(config.helper, Some(Helper::Builtin(BuiltinHelper { rules: "/r.yaml".into(), ca_directory: None })));
+        let text = "features: {pki: true}\nhelper_mode: builtin\nrules: /r.yaml\n";
+        assert!(error(text).starts_with("p.yaml:2:14: with features.pki, helper_mode: builtin needs ca_directory"));
+        let config = parse(&format!("{text}ca_directory: /ca\n")).unwrap();
+        let Some(Helper::Builtin(helper)) = config.helper else { panic!("built in") };
+        assert_eq!(helper.ca_directory.as_deref(), Some(Path::new("/ca")));
+        assert!(error("helper_mode: builtin\n").starts_with("p.yaml:1:14: helper_mode: builtin needs rules"));
+    }
+
+    #[test]
+    fn a_program_and_rules_exclude_each_other() {
+        let text = error("helper: /h\nhelper_mode: builtin\nrules: /r.yaml\n");
+        assert!(text.starts_with("p.yaml:1:9: helper names a program, but helper_mode is builtin"), "{text}");
+        assert!(error("helper_mode: inline\n").contains("must be process, persistent or builtin, found \"inline\""));
+    }
+
+    #[test]
+    fn keys_of_another_mode_are_told() {
+        for (text, key) in [
+            (
+                "helper_processes: 2\nhelper: /h\n",
+                "helper_processes has no effect, it belongs to helper_mode: persistent",
+            ),
+            ("helper_pipeline: 2\nhelper: /h\n", "helper_pipeline has no effect"),
+            ("rules: /r\nhelper: /h\n", "rules has no effect, it belongs to helper_mode: builtin"),
+            (
+                "helper_timeout: 3s\nhelper_mode: builtin\nrules: /r\n",
+                "helper_timeout has no effect, it belongs to a helper program",
+            ),
+            ("ca_directory: /c\nhelper_mode: builtin\nrules: /r\n", "ca_directory has no effect without features.pki"),
+        ] {
+            let warnings = parse(text).unwrap().warnings;
+            assert!(
+                warnings.iter().any(|warning| warning.starts_with("p.yaml:1:") && warning.contains(key)),
+                "{warnings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn calls_at_the_same_time_depend_on_who_is_asked() {
+        let calls = |text: &str| parse(&format!("workers: 4\n{text}")).unwrap().helper_calls();
+        assert_eq!(calls("helper: /h\n"), 4);
+        assert_eq!(calls("helper: /h\nhelper_mode: persistent\n"), 32);
+        assert_eq!(calls("helper: /h\nhelper_mode: persistent\nhelper_processes: 2\nhelper_pipeline: 1\n"), 2);
+        assert_eq!(calls("helper_mode: builtin\nrules: /r\n"), BUILTIN_CALLS);
+        assert_eq!(calls(""), 4);
+        for bad in ["helper_pipeline: 0\n", "helper_pipeline: 257\n", "helper_processes: 0\n"] {
+            assert!(error(&format!("helper: /h\nhelper_mode: persistent\n{bad}")).contains("must be 1 to"), "{bad}");
+        }
+    }
+}

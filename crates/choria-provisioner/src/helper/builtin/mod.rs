@@ -121,7 +121,10 @@ impl Builtin {
         };
         let put_off = |msg: String| HelperAnswer { defer: true, msg, ..HelperAnswer::default() };
         let (rule, given) = match self.rules.judge(&view) {
-            Verdict::Provision(rule, given) => (rule, given),
+            Verdict::Provision(rule, given) => {
+                tracing::debug!(node = view.identity, "{rule} decides");
+                (rule, given)
+            }
             Verdict::Defer(msg) => return Ok(put_off(msg)),
             Verdict::Shutdown(msg) => return Ok(HelperAnswer { shutdown: true, msg, ..HelperAnswer::default() }),
             Verdict::Deny(reason) => return Ok(HelperAnswer { denied: Some(reason), ..HelperAnswer::default() }),

@@ -143,10 +143,16 @@ fn faults_have_a_place_and_a_hint() {
         ("rules: [{configuration: {a: }}]\n", "a has no value"),
         ("rules: [{configuration: {'a=b': x}}]\n", "configuration key \"a=b\" cannot be written"),
         ("rules: [{configuration: {a: \"x\\ny: z\"}}]\n", "value of a holds a line end"),
-        ("rules: [{configuration: {registerinterval: soon}}]\n", "r.yaml:1:44: registerinterval = soon is not a setting of a node"),
+        (
+            "rules: [{configuration: {registerinterval: soon}}]\n",
+            "r.yaml:1:44: registerinterval = soon is not a setting of a node",
+        ),
         ("rules: [{action_policies: {../x.policy: z}}]\n", "is not a file name such as rpcutil.policy"),
         ("rules: [{opa_policies: {x.policy: z}}]\n", "is not a file name such as rpcutil.rego"),
-        ("rules: [{opa_policies: {x.rego: 5}}]\n", "opa_policies: x.rego must be the text of a policy, found the number 5"),
+        (
+            "rules: [{opa_policies: {x.rego: 5}}]\n",
+            "opa_policies: x.rego must be the text of a policy, found the number 5",
+        ),
         ("rules: [{certificate: {validity: 0s}}]\n", "validity must be longer than nothing"),
         ("rules: [{certificate: {validity: 101y}}]\n", "validity must be longer than nothing and at most 100y"),
         ("rules: [{certificate: {validity: long}}]\n", "validity: "),

@@ -88,8 +88,7 @@ pub struct Certificate {
 /// Judges a node by the rules.
 pub fn simulate(rules: &RuleSet, node: &Imagined) -> Simulation {
     let claims = node.claims.as_ref().map_or_else(empty, claims);
-    let view =
-        View { identity: &node.identity, ssldir: node.ssldir.as_deref(), facts: &node.facts, claims: &claims };
+    let view = View { identity: &node.identity, ssldir: node.ssldir.as_deref(), facts: &node.facts, claims: &claims };
     let mut considered = Vec::new();
     for rule in &rules.rules {
         let mismatch = rule.mismatch(&view);
@@ -157,9 +156,8 @@ fn problems(configuration: &BTreeMap<String, String>, at: &Position) -> Vec<Stri
     let mut problems: Vec<String> =
         configuration.iter().filter_map(|(key, value)| answer::check_value(key, value).err()).collect();
     if problems.is_empty() {
-        let entry = |(key, value): (&String, &String)| {
-            (key.clone(), Located { value: Template::fixed(value), at: at.clone() })
-        };
+        let entry =
+            |(key, value): (&String, &String)| (key.clone(), Located { value: Template::fixed(value), at: at.clone() });
         let entries: Vec<_> = configuration.iter().map(entry).collect();
         // Told about every rule at start; here they would only repeat.
         let mut warnings = Vec::new();

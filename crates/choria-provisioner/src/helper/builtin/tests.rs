@@ -84,6 +84,19 @@ const SMALL: &str = "rules:
       plugin.choria.middleware_hosts: broker.example.net:4222
 ";
 
+/// The rules that the documentation shows.
+#[test]
+fn documented_rules_are_rules() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+    let read = |name: &str| std::fs::read_to_string(format!("{root}{name}")).unwrap();
+    assert!(read("docs/provisioner.md").contains(SMALL));
+    let example = Lab::new(&read("examples/helpers/rules.yaml")).load();
+    assert_eq!(example.rules.warnings(), Vec::<String>::new());
+    let answer = example.answer(&question("web1.example.net"), world().unix).unwrap();
+    assert!(!answer.defer && answer.denied.is_none(), "{answer:?}");
+    assert_eq!(answer.configuration["collectives"], "mcollective,ams");
+}
+
 #[test]
 fn the_smallest_rules_make_a_fleet_member() {
     let lab = Lab::new(SMALL);

@@ -269,7 +269,13 @@ async fn design6_an_answer_for_a_node_that_was_not_asked_about_ends_the_process_
 
 #[tokio::test]
 async fn design6_a_second_answer_for_a_node_reaches_nobody() {
-    let script = Script::single(&python("def answer(identity):\n    say(identity)\n    say(identity, 'again')"));
+    let script = Script::single(&python(
+        "def answer(identity):\n\
+         \x20   say(identity)\n\
+         \x20   if identity == 'b' and not os.path.exists('once'):\n\
+         \x20       open('once', 'w').close()\n\
+         \x20       say(identity, 'again')",
+    ));
     let runner = script.runner();
     for round in 0..2 {
         for (name, result) in ask_at_once(&runner, &["a", "b", "c"]).await {
