@@ -101,6 +101,11 @@ fn provisioner_files_are_checked_too() {
     let output = in_lab(&lab, &["config", "validate", &config]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("p.yaml:2: error: workers must be a whole number"), "{}", stdout(&output));
+    let config = file(&lab, "p.yaml", "interval: soon\nworkers: many\nworkrs: 3\nhelper: /bin/true\n");
+    let output = in_lab(&lab, &["config", "validate", &config]);
+    let said = stdout(&output);
+    let places: Vec<&str> = said.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["p.yaml:1", "p.yaml:2", "p.yaml:3", "p.yaml"], "{said}");
     let output = in_lab(&lab, &["config", "validate", "nowhere.yaml"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()));
     assert!(stderr(&output).contains("nowhere.yaml not found"), "{}", stderr(&output));

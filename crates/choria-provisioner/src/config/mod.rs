@@ -6,6 +6,7 @@
 
 mod error;
 mod helper;
+mod inspection;
 mod operate;
 pub(crate) mod reader;
 pub(crate) mod yaml;
@@ -19,6 +20,8 @@ use choria_security::patterns::Patterns;
 use choria_tokens::Secret;
 pub use error::{ConfigError, Position};
 pub use helper::{BuiltinHelper, Helper, ProgramHelper, ProgramMode};
+pub use inspection::Inspection;
+use inspection::{Faults, inspect_text, read};
 pub use operate::ControlSocket;
 use reader::{Located, Section};
 
@@ -183,11 +186,7 @@ impl ProvisionerConfig {
     /// # Errors
     /// The first fault with its place in the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => ConfigError::NotFound(path.to_owned()),
-            _ => ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() },
-        })?;
-        Self::from_text(path, &text)
+        Self::from_text(path, &read(path)?)
     }
 
     /// The same for a text that was read elsewhere; `path` only names it.
@@ -195,54 +194,71 @@ impl ProvisionerConfig {
     /// # Errors
     /// As [`Self::load`].
     pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut warnings = Vec::new();
-        let top = top_section(path, text, &mut warnings)?;
-        top.audit(KNOWN, &mut warnings);
-        let features = top.section("features", "features.")?;
-        features.audit(KNOWN_FEATURES, &mut warnings);
-
-        // The order of the first checks is the reference's, so that a file with two faults tells the same one.
-        let lifecycle_component = lifecycle_component(&top)?;
-        let features = read_features(&features, &mut warnings)?;
-        let interval = interval(&top)?;
-        if let Some(validity) = top.text("server_jwt_validity")? {
-            parse_duration(&validity, "invalid server jwt validity duration: ")?;
+        let Inspection { config, faults, .. } = inspect_text(path, text);
+        match (config, faults.into_iter().next()) {
+            (Some(config), None) => Ok(config),
+            (_, Some(fault)) => Err(fault),
+            // Nothing is refused without a fault.
+            (None, None) => Err(ConfigError::Empty(path.to_owned())),
         }
-        refuse_unavailable(&top)?;
-        warn_without_effect(&top, &mut warnings);
+    }
 
-        let workers = workers(&top)?;
-        let config = Self {
+    /// Reads a file as [`Self::load`] does, and tells all faults and warnings where that stops at the first fault.
+    ///
+    /// # Errors
+    /// Only when the file cannot be read.
+    pub fn inspect(path: &Path) -> Result<Inspection, ConfigError> {
+        Ok(inspect_text(path, &read(path)?))
+    }
+
+    /// Reads every setting; what cannot be used becomes a fault, and a default in its place.
+    fn collect(path: &Path, top: &Section<'_>, faults: &mut Faults, mut warnings: Vec<String>) -> Self {
+        top.audit(KNOWN, &mut warnings);
+        // The order of the first checks is the reference's, so that a file with two faults tells the same one first.
+        let features = top.section("features", "features.");
+        let features = features.inspect(|section| section.audit(KNOWN_FEATURES, &mut warnings));
+        let lifecycle_component = faults.take(lifecycle_component(top));
+        let features = faults.take(features.and_then(|section| read_features(&section, &mut warnings)));
+        let interval = faults.take(interval(top));
+        faults.take(top.text("server_jwt_validity").and_then(|validity| {
+            let prefix = "invalid server jwt validity duration: ";
+            validity.map(|validity| parse_duration(&validity, prefix)).transpose().map(drop)
+        }));
+        faults.take(refuse_unavailable(top));
+        warn_without_effect(top, &mut warnings);
+
+        let workers = faults.take(workers(top));
+        let helper = helper::read(top, workers, features, &mut warnings);
+        Self {
             path: path.to_owned(),
             workers,
             interval,
-            logfile: logfile(&top)?,
-            loglevel: loglevel(&top)?,
-            helper: helper::read(&top, workers, features, &mut warnings)?,
-            token: token(&top)?,
+            logfile: faults.take(logfile(top)),
+            loglevel: faults.take(loglevel(top)),
+            helper: faults.take(helper),
+            token: faults.take(token(top)),
             lifecycle_component,
-            choria_insecure: flag(&top, "choria_insecure")?,
-            site: top.text("site")?.map(|s| s.value).unwrap_or_default(),
-            monitor_port: monitor_port(&top)?,
-            monitor_address: monitor_address(&top)?,
-            broker_provisioning_password: top
-                .text("broker_provisioning_password")?
-                .filter(|p| !p.value.is_empty())
-                .map(|p| Secret::new(p.value)),
-            cert_deny_list: deny_list(&top)?,
-            jwt_verify_cert: top.text("jwt_verify_cert")?.map(|v| v.value).filter(|v| !v.is_empty()),
+            choria_insecure: faults.take(flag(top, "choria_insecure")),
+            site: faults.take(top.text("site")).map(|site| site.value).unwrap_or_default(),
+            monitor_port: faults.take(monitor_port(top)),
+            monitor_address: faults.take(monitor_address(top)),
+            broker_provisioning_password: faults
+                .take(top.text("broker_provisioning_password"))
+                .filter(|password| !password.value.is_empty())
+                .map(|password| Secret::new(password.value)),
+            cert_deny_list: faults.take_or(deny_list(top), Patterns::default_deny),
+            jwt_verify_cert: faults.take(top.text("jwt_verify_cert")).map(|v| v.value).filter(|v| !v.is_empty()),
             features,
-            max_nodes: count(&top, "max_nodes", 1000, 1_000_000)?,
-            node_budget: duration(&top, "node_budget", Duration::from_secs(300))?,
-            verify_restart: verify_restart(&top)?,
-            verify_timeout: duration(&top, "verify_timeout", Duration::from_secs(60))?,
-            drain_timeout: duration(&top, "drain_timeout", Duration::from_secs(30))?,
-            helper_rate: operate::rate(&top, "helper_rate")?,
-            ca_rate: operate::rate(&top, "ca_rate")?,
-            control_socket: operate::control_socket(&top)?,
+            max_nodes: faults.take(count(top, "max_nodes", 1000, 1_000_000)),
+            node_budget: faults.take(duration(top, "node_budget", Duration::from_secs(300))),
+            verify_restart: faults.take(verify_restart(top)),
+            verify_timeout: faults.take(duration(top, "verify_timeout", Duration::from_secs(60))),
+            drain_timeout: faults.take(duration(top, "drain_timeout", Duration::from_secs(30))),
+            helper_rate: faults.take(operate::rate(top, "helper_rate")),
+            ca_rate: faults.take(operate::rate(top, "ca_rate")),
+            control_socket: faults.take(operate::control_socket(top)),
             warnings,
-        };
-        Ok(config.with_advice())
+        }
     }
 
     /// How many questions may be with the helper at the same time: `workers` of them with a process for each, processes
@@ -264,7 +280,9 @@ impl ProvisionerConfig {
             );
         }
         if self.helper.is_none() {
-            advise("neither helper nor helper_mode: builtin is set: every node will be refused, no configuration can be made for it");
+            advise(
+                "neither helper nor helper_mode: builtin is set: every node will be refused, no configuration can be made for it",
+            );
         }
         self
     }

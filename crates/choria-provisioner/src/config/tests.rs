@@ -10,6 +10,33 @@ fn error(text: &str) -> String {
     parse(text).map(|_| ()).unwrap_err().to_string()
 }
 
+#[test]
+fn an_inspection_tells_all_faults_and_warnings() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("p.yaml");
+    let inspect = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        ProvisionerConfig::inspect(&path).unwrap()
+    };
+    let inspection =
+        inspect("interval: soon\nworkers: many\nworkrs: 3\nsite: 7\nfeatures:\n  jwt: perhaps\nloglevel: loud\n");
+    assert!(inspection.config.is_none());
+    let lines: Vec<String> = inspection.faults.iter().map(ToString::to_string).collect();
+    for (index, wanted) in [(0, ":6:"), (1, ":1:"), (2, ":2:"), (3, ":7:"), (4, ":4:")] {
+        assert!(lines[index].contains(&format!("p.yaml{wanted}")), "{lines:#?}");
+    }
+    assert_eq!((lines.len(), inspection.warnings.len()), (5, 1), "{inspection:#?}");
+    let first = ProvisionerConfig::load(&path).map(|_| ()).unwrap_err();
+    assert_eq!(first.to_string(), lines[0], "a start tells the first");
+
+    let inspection = inspect("interval: 1m\nworkrs: 3\n");
+    let config = inspection.config.unwrap();
+    assert_eq!(config.warnings, inspection.warnings);
+    assert!(inspection.faults.is_empty() && inspection.warnings.len() > 1, "{:#?}", inspection.warnings);
+    assert_eq!(inspect("a: [\n").faults.len(), 1);
+    assert!(ProvisionerConfig::inspect(&directory.path().join("none")).is_err());
+}
+
 /// Rows of the golden file whose outcome differs on purpose, with the reason (docs/differences).
 const STRICTER: [(&str, &str); 9] = [
     ("comp_space", "invalid lifecycle component"),

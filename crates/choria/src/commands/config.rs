@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use choria_broker::{Options, settings};
-use choria_config::{Config, ConfigError, Environment, Mode, Source, document, keys};
+use choria_config::{Config, Environment, Mode, Source, document, keys};
 use choria_provisioner::config::ProvisionerConfig;
 
 use crate::cli::{ConfigArgs, ConfigCommand, ConfigExplain, ConfigValidate, Role};
@@ -41,7 +41,7 @@ fn validate(args: &ConfigValidate) -> Outcome {
 
 fn choria(report: &mut Report, path: &Path, mode: Mode) -> Result<(), Failure> {
     let environment = Environment::from_process();
-    let inspection = Config::inspect(path, mode, &environment).map_err(unreadable)?;
+    let inspection = Config::inspect(path, mode, &environment)?;
     report.files = inspection.files.iter().map(|file| file.display().to_string()).collect();
     report.errors = inspection.problems.iter().map(|problem| entry(&problem.source, problem)).collect();
     report.warnings = inspection.warnings.iter().map(|warning| entry(&warning.source, warning)).collect();
@@ -57,18 +57,11 @@ fn choria(report: &mut Report, path: &Path, mode: Mode) -> Result<(), Failure> {
 }
 
 fn provisioner(report: &mut Report, path: &Path) -> Result<(), Failure> {
-    use choria_provisioner::config::ConfigError as Refused;
     report.files = vec![path.display().to_string()];
-    match ProvisionerConfig::load(path) {
-        Ok(config) => report.warnings = config.warnings.into_iter().map(Entry::located).collect(),
-        Err(error @ (Refused::NotFound(_) | Refused::Unreadable { .. })) => return Err(error.into()),
-        Err(error) => report.errors.push(Entry::located(error.to_string())),
-    }
+    let inspection = ProvisionerConfig::inspect(path)?;
+    report.errors = inspection.faults.iter().map(|fault| Entry::located(fault.to_string())).collect();
+    report.warnings = inspection.warnings.into_iter().map(Entry::located).collect();
     Ok(())
-}
-
-fn unreadable(error: ConfigError) -> Failure {
-    Failure::from(error)
 }
 
 /// A problem or warning, whose text begins with its place.

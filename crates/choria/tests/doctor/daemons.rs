@@ -29,7 +29,7 @@ fn faults_of_provisioners() {
             },
             id: "config.values",
             status: "failed",
-            says: &["provisioner.yaml:1:", "soon"],
+            says: &["provisioner.yaml:1 ", "soon"],
             advice: "correct the value",
         },
         Fault {

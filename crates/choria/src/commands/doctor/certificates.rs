@@ -42,20 +42,24 @@ pub(super) fn check(
     duty: &Duty,
     surroundings: &[Surroundings],
 ) {
-    let providers: Result<Vec<FileProvider>, SecurityError> =
-        surroundings.iter().map(|surroundings| FileProvider::from_config_in(config, surroundings)).collect();
-    let providers = match providers {
-        Ok(providers) => providers,
+    let mut refused = None;
+    let mut provider = |surroundings| match FileProvider::from_config_in(config, surroundings) {
+        Ok(provider) => Some(provider),
         Err(error) => {
-            let advice = match error {
-                SecurityError::Provider(_) => "plugin.security.provider = file",
-                _ => "set USER, or MCOLLECTIVE_CERTNAME",
-            };
-            findings.failed("security.provider", keys::SECURITY_PROVIDER.name(), error, advice);
-            findings.skipped(&["ca.file", "certificate.file", "key.file"], "the security provider cannot be used");
-            return;
+            refused = Some(error);
+            None
         }
     };
+    let providers: Vec<FileProvider> = surroundings.iter().filter_map(&mut provider).collect();
+    if let (true, Some(error)) = (providers.is_empty(), refused) {
+        let advice = match error {
+            SecurityError::Provider(_) => "plugin.security.provider = file",
+            _ => "set USER, or MCOLLECTIVE_CERTNAME",
+        };
+        findings.failed("security.provider", keys::SECURITY_PROVIDER.name(), error, advice);
+        findings.skipped(&["ca.file", "certificate.file", "key.file"], "the security provider cannot be used");
+        return;
+    }
     let name = providers.first().map(FileProvider::certname).unwrap_or_default();
     findings.ok("security.provider", keys::SECURITY_PROVIDER.name(), format!("file, acting as {name}"));
     let authorities = authorities(findings, context, config);

@@ -10,6 +10,7 @@ use choria_provisioner::config::ProvisionerConfig;
 use super::Context;
 use super::certificates::listed;
 use super::finding::Findings;
+use crate::print::config::Entry;
 
 /// Reads a Choria configuration and tells about it; none when it cannot be used.
 pub(super) fn choria(findings: &mut Findings, context: &Context<'_>, path: &Path, mode: Mode) -> Option<Config> {
@@ -80,28 +81,36 @@ fn apart(source: &Source, whole: &impl Display) -> (String, String) {
 
 /// Reads the provisioner's own configuration and tells about it.
 pub(super) fn provisioner(findings: &mut Findings, path: &Path) -> Option<ProvisionerConfig> {
-    use choria_provisioner::config::ConfigError as Refused;
-    match ProvisionerConfig::load(path) {
-        Ok(config) => {
-            findings.ok("config.file", path.display(), "read");
-            findings.ok("config.values", path.display(), "all usable");
-            for warning in &config.warnings {
-                findings.warning("config.keys", path.display(), warning, "correct or remove the line");
-            }
-            if config.broker_provisioning_password.is_some() || !config.token.is_empty() {
-                secrets(findings, path, "config.secrets", "it holds the provisioning token or password");
-            }
-            Some(config)
-        }
-        Err(error @ (Refused::NotFound(_) | Refused::Unreadable { .. })) => {
-            findings.failed("config.file", path.display(), error, "make the file, or name another with --config FILE");
-            None
-        }
+    let inspection = match ProvisionerConfig::inspect(path) {
+        Ok(inspection) => inspection,
         Err(error) => {
-            findings.ok("config.file", path.display(), "read");
-            findings.failed("config.values", path.display(), error, "correct the value");
-            None
+            findings.failed("config.file", path.display(), error, "make the file, or name another with --config FILE");
+            return None;
         }
+    };
+    findings.ok("config.file", path.display(), "read");
+    for fault in &inspection.faults {
+        let (place, text) = located(path, fault);
+        findings.failed("config.values", place, text, "correct the value");
+    }
+    for warning in &inspection.warnings {
+        let (place, text) = located(path, warning);
+        findings.warning("config.keys", place, text, "correct or remove the line");
+    }
+    let config = inspection.config?;
+    findings.ok("config.values", path.display(), "all usable");
+    if config.broker_provisioning_password.is_some() || !config.token.is_empty() {
+        secrets(findings, path, "config.secrets", "it holds the provisioning token or password");
+    }
+    Some(config)
+}
+
+/// The place that a text about the provisioner's file begins with, and the rest of it.
+fn located(path: &Path, whole: &impl Display) -> (String, String) {
+    let entry = Entry::located(whole.to_string());
+    match (entry.file, entry.line) {
+        (Some(file), Some(line)) => (format!("{file}:{line}"), entry.text),
+        _ => (path.display().to_string(), entry.text),
     }
 }
 
