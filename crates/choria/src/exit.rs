@@ -33,7 +33,8 @@ Every command ends with one of these:
   4    a service was asked, nobody in particular, and nobody answered
   130  interrupted a second time
 
-`choria req --exit-zero` turns 2, 3 and 4 into 0. `choria tool status` ends with 0 or 1.";
+`choria req --exit-zero` turns 2, 3 and 4 into 0. `choria tool status`, `choria doctor` and
+`choria config validate` end with 0 when nothing failed, and with 1 otherwise.";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

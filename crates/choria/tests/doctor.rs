@@ -103,6 +103,10 @@ fn what_people_see() {
     settings.add_filter(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "TIME");
     settings.add_filter(r"in \d+ (days|hours)", "in SOME TIME");
     settings.bind(|| insta::assert_snapshot!("doctor_text", stdout(&output)));
+    let quiet = stdout(&stage.command(&["--config", text(&config), "--offline", "--quiet"]).output().unwrap());
+    let starts: Vec<&str> =
+        quiet.lines().map(|line| line.split(' ').next().unwrap()).filter(|word| !word.is_empty()).collect();
+    assert_eq!(starts, ["warning", "warning", "failed", "client:"], "{quiet}");
 }
 
 #[test]

@@ -54,6 +54,9 @@ pub(crate) struct DoctorArgs {
     /// Do not use the network.
     #[arg(long)]
     pub offline: bool,
+    /// Show only what failed or deserves a look.
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
     /// A JSON list of the checks.
     #[arg(short = 'j', long)]
     pub json: bool,

@@ -86,10 +86,10 @@ pub(crate) fn run(args: &DoctorArgs, debug: bool) -> Outcome {
     }
     let mut out = std::io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, findings.list())?;
+        serde_json::to_writer_pretty(&mut out, &findings.shown(args.quiet))?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", print::doctor::text(role, &findings, crate::text::colour_stdout(true)))?;
+        write!(out, "{}", print::doctor::text(role, &findings, args.quiet, crate::text::colour_stdout(true)))?;
     }
     Ok::<_, Failure>(if findings.count(Status::Failed) == 0 { Exit::Ok } else { Exit::Failed })
 }

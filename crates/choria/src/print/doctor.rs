@@ -10,13 +10,16 @@ use crate::text::{Colour, Palette};
 const NAMES: usize = 20;
 
 /// All findings, one after the other, and a line that sums up.
-pub(crate) fn text(role: Role, findings: &Findings, colour: bool) -> String {
+pub(crate) fn text(role: Role, findings: &Findings, quiet: bool, colour: bool) -> String {
     let palette = Palette(colour);
     let mut out = String::new();
-    for finding in findings.list() {
+    for finding in findings.shown(quiet) {
         push(&mut out, finding, palette);
     }
-    let _ = write!(out, "\n{}: ", role.name());
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    let _ = write!(out, "{}: ", role.name());
     let sum = [
         (Status::Failed, "failed", Colour::Red),
         (Status::Warning, "warnings", Colour::Yellow),
@@ -25,6 +28,7 @@ pub(crate) fn text(role: Role, findings: &Findings, colour: bool) -> String {
     ];
     let sum = sum.map(|(status, word, colour)| match findings.count(status) {
         0 => format!("0 {word}"),
+        1 => palette.paint(colour, &format!("1 {}", word.trim_end_matches('s'))),
         count => palette.paint(colour, &format!("{count} {word}")),
     });
     let _ = writeln!(out, "{}", sum.join(", "));

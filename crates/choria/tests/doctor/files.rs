@@ -151,7 +151,7 @@ fn faults_of_keys() {
             },
             id: "key.permissions",
             status: "failed",
-            says: &["tester.mcollective-key.pem", "mode 0644"],
+            says: &["tester.mcollective-key.pem", "mode 0644", "everybody on this machine can read"],
             advice: "chmod 0600",
         },
         Fault {

@@ -300,21 +300,19 @@ fn key(findings: &mut Findings, config: &Config, certificate: Option<(&Path, &Ce
 fn permissions(findings: &mut Findings, path: &Path) {
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode() & 0o777;
-    let shown = |text: &str| format!("mode {mode:04o}{text}");
     let id = "key.permissions";
-    if mode & 0o007 != 0 || mode & 0o020 != 0 {
-        let detail = shown(": others on this machine can use or change this private key");
-        let advice = format!(
-            "chmod 0600 {}; who could read it may have copied it, so better make a new key and certificate",
-            path.display()
-        );
-        findings.failed(id, path.display(), detail, advice);
-    } else if mode & 0o070 != 0 {
-        let advice = format!("chmod 0600 {}, unless the group is there for just that", path.display());
-        findings.warning(id, path.display(), shown(": a group can use this private key"), advice);
-    } else {
-        findings.ok(id, path.display(), shown(""));
-    }
+    let others = match (mode & 0o022, mode & 0o005, mode & 0o050) {
+        (0, 0, 0) => return findings.ok(id, path.display(), format!("mode {mode:04o}")),
+        (0, 0, _) => {
+            let detail = format!("mode {mode:04o}: a group can read this private key");
+            let advice = format!("chmod 0600 {}, unless the group is there for just that", path.display());
+            return findings.warning(id, path.display(), detail, advice);
+        }
+        (0, _, _) => "everybody on this machine can read this private key",
+        _ => "others on this machine can change this private key",
+    };
+    let advice = "chmod 0600 it; who could read it may have copied it, so better make a new key and certificate";
+    findings.failed(id, path.display(), format!("mode {mode:04o}: {others}"), advice);
 }
 
 fn matches_certificate(

@@ -96,9 +96,10 @@ impl Findings {
         self.list.iter().filter(|finding| finding.status == status).count()
     }
 
-    /// The findings.
-    pub(crate) fn list(&self) -> &[Finding] {
-        &self.list
+    /// The findings; with `quiet` only failures and warnings.
+    pub(crate) fn shown(&self, quiet: bool) -> Vec<&Finding> {
+        let deserves = |status| !quiet || matches!(status, Status::Failed | Status::Warning);
+        self.list.iter().filter(|finding| deserves(finding.status)).collect()
     }
 }
 
@@ -116,6 +117,8 @@ mod tests {
         findings.failed("key.match", "k.pem", "other key", "use the right one");
         assert!(findings.any_failed(&["certificate.", "key."]) && !findings.any_failed(&["certificate."]));
         assert_eq!((findings.count(Status::Ok), findings.count(Status::Skipped)), (1, 2));
-        assert_eq!(findings.list()[1].advice, None, "no advice is none");
+        assert_eq!(findings.shown(false)[1].advice, None, "no advice is none");
+        let shown: Vec<&str> = findings.shown(true).iter().map(|finding| finding.id).collect();
+        assert_eq!(shown, ["key.permissions", "key.match"]);
     }
 }

@@ -1,5 +1,6 @@
 //! From the names of the brokers to an accepted connection.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,12 +11,12 @@ use choria_connector::{ConnectFailure, ConnectOptions, Probe, ServerSource, Stag
 use super::certificates::listed;
 use super::finding::Findings;
 
-/// The checks of one broker, in the order of a connection.
-const STAGES: [(Stage, &str); 4] = [
-    (Stage::Dial, "broker.tcp"),
-    (Stage::Greeting, "broker.protocol"),
-    (Stage::Tls, "broker.tls"),
-    (Stage::Connect, "broker.connect"),
+/// The checks of one broker, in the order of a connection, and what is said of a stage that went well.
+const STAGES: [(Stage, &str, &str); 4] = [
+    (Stage::Dial, "broker.tcp", "connected"),
+    (Stage::Greeting, "broker.protocol", "speaks NATS"),
+    (Stage::Tls, "broker.tls", "handshake done"),
+    (Stage::Connect, "broker.connect", "accepted"),
 ];
 
 /// All checks that need the network.
@@ -99,31 +100,31 @@ async fn resolves(findings: &mut Findings, target: &Target) -> bool {
 }
 
 fn welcome(findings: &mut Findings, target: &Target, probe: &Probe, tls: bool) {
-    findings.ok("broker.tcp", target, "connected");
-    findings.ok("broker.protocol", target, "speaks NATS");
-    if tls {
-        findings.ok("broker.tls", target, "handshake done");
-    } else {
-        findings.warning("broker.tls", target, "the connection is clear text", "use TLS outside of laboratories");
+    for (stage, id, good) in STAGES {
+        match stage {
+            Stage::Tls if !tls => {
+                findings.warning(id, target, "the connection is clear text", "use TLS outside of laboratories");
+            }
+            Stage::Connect => {
+                let (name, version) = (probe.server_name(), probe.server_version());
+                findings.ok(id, target, format!("{good} by {name}, version {version}"));
+            }
+            _ => findings.ok(id, target, good),
+        }
     }
-    findings.ok(
-        "broker.connect",
-        target,
-        format!("accepted by {}, version {}", probe.server_name(), probe.server_version()),
-    );
 }
 
 fn refusal(findings: &mut Findings, target: &Target, failure: &ConnectFailure) {
     let (reason, advice) = words(failure);
-    for (stage, id) in STAGES {
-        match stage.cmp(&failure.stage()) {
-            std::cmp::Ordering::Less => findings.ok(id, target, "done"),
-            std::cmp::Ordering::Equal => findings.failed(id, target, &reason, advice.clone()),
-            std::cmp::Ordering::Greater => findings.skipped(&[id], format!("the connection to {target} failed before")),
-        }
-    }
     if failure.stage() == Stage::Prepare {
-        findings.failed("broker.connect", target, reason, advice);
+        return findings.failed("broker.connect", target, reason, advice);
+    }
+    for (stage, id, good) in STAGES {
+        match stage.cmp(&failure.stage()) {
+            Ordering::Less => findings.ok(id, target, good),
+            Ordering::Equal => findings.failed(id, target, &reason, advice.clone()),
+            Ordering::Greater => findings.skipped(&[id], format!("the connection to {target} failed before")),
+        }
     }
 }
 
