@@ -1,6 +1,8 @@
 //! The provisioner over a real broker, with real helper processes and nodes that answer on the wire.
 #![allow(clippy::unwrap_used)]
 
+#[path = "end_to_end/builtin.rs"]
+mod builtin;
 mod common;
 
 use std::time::{Duration, Instant};
