@@ -288,11 +288,9 @@ impl Run {
         for key in needs_restart(&self.config, &config) {
             tracing::warn!("{key} was changed, which takes effect at the next start only");
         }
-        // Processes live on when nothing about them changed; rules and authority are always the ones just read.
-        if self.config.helper != config.helper || matches!(runner, Runner::Builtin(_)) {
-            let old = std::mem::replace(&mut self.runner, runner);
-            tokio::spawn(async move { old.close().await });
-        }
+        // Rules and authority are the ones just read; persistent processes start anew, as their files may have changed.
+        let old = std::mem::replace(&mut self.runner, runner);
+        tokio::spawn(async move { old.close().await });
         self.engine.reload(Arc::new(rules), Settings::of(&config), clock());
         self.about.helper = kind(config.helper.as_ref());
         self.config = config;
