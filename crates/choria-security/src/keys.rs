@@ -6,7 +6,9 @@ use std::fmt;
 use std::path::Path;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize};
+use rcgen::{
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize, SignatureAlgorithm,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::der_parser::ber::BerObjectContent;
@@ -167,8 +169,12 @@ impl PrivateKey {
         }
         let der = PrivateKeyDer::from_pem_slice(text.as_bytes())
             .map_err(|_| unusable("there is no PEM private key block"))?;
-        let pair = KeyPair::try_from(&der)
-            .map_err(|_| unusable("it must be RSA (2048 to 8192 bits), P-256, P-384 or Ed25519"))?;
+        // Told the kind, the library need not try all it knows, each with a check of the whole key.
+        let pair = match (&der, curve_of(der.secret_der())) {
+            (PrivateKeyDer::Pkcs8(der), Some(curve)) => KeyPair::from_pkcs8_der_and_sign_algo(der, curve),
+            _ => KeyPair::try_from(&der),
+        };
+        let pair = pair.map_err(|_| unusable("it must be RSA (2048 to 8192 bits), P-256, P-384 or Ed25519"))?;
         Self::from_pair(pair).ok_or_else(|| unusable("it must be RSA (2048 to 8192 bits), P-256, P-384 or Ed25519"))
     }
 
@@ -269,6 +275,18 @@ pub fn private_key_label(der: &[u8]) -> &'static str {
         Ok(PrivateKeyDer::Sec1(_)) => "EC PRIVATE KEY",
         _ => "RSA PRIVATE KEY",
     }
+}
+
+/// The algorithm of a P-256 or Ed25519 key in PKCS#8.
+fn curve_of(der: &[u8]) -> Option<&'static SignatureAlgorithm> {
+    let (_, document) = parse_der(der).ok()?;
+    let algorithm = document.as_sequence().ok()?.get(1)?.as_sequence().ok()?;
+    let name = algorithm.first()?.as_oid().ok()?;
+    if *name == oid::OID_SIG_ED25519 {
+        return Some(&PKCS_ED25519);
+    }
+    let curve = algorithm.get(1)?.as_oid().ok()?;
+    (*name == oid::OID_KEY_TYPE_EC_PUBLIC_KEY && *curve == oid::OID_EC_P256).then_some(&PKCS_ECDSA_P256_SHA256)
 }
 
 /// The key inside a PKCS#8 document.

@@ -8,7 +8,7 @@ use choria_connector::srv::{CachingResolver, Resolver, SystemResolver};
 use choria_connector::{ConnectOptions, Connector, ServerSource, Target, TokenSource};
 use choria_protocol::subjects;
 use choria_rpc::Agent;
-use choria_security::provider::FileProvider;
+use choria_security::provider::{FileProvider, Surroundings};
 use choria_security::tls;
 use choria_security::verify::RequestVerifier;
 use tokio::sync::Notify;
@@ -128,8 +128,8 @@ impl ServerBuilder {
     /// # Errors
     /// What is wrong and which setting it comes from.
     pub fn build(self) -> Result<Server, ServerError> {
-        let security = Security::of(&self)?;
         let plugins = registration::plugins(self.settings.config())?;
+        let security = Security::of(&self, !plugins.is_empty())?;
         let dispatcher = authorization::dispatcher(&self.settings)?;
         let connection = match &self.connector {
             Some(connector) => Connect::Given(Arc::clone(connector)),
@@ -156,7 +156,7 @@ impl ServerBuilder {
     /// # Errors
     /// As [`ServerBuilder::build`], for what concerns keys, certificates and brokers.
     pub fn connection(&self) -> Result<ConnectOptions, ServerError> {
-        self.connect_options(&Security::of(self)?)
+        self.connect_options(&Security::of(self, false)?)
     }
 
     fn connect_options(&self, security: &Security) -> Result<ConnectOptions, ServerError> {
@@ -221,7 +221,8 @@ pub(crate) struct Security {
 }
 
 impl Security {
-    fn of(builder: &ServerBuilder) -> Result<Self, ServerError> {
+    /// `registers` tells whether there is anything to seal.
+    fn of(builder: &ServerBuilder, registers: bool) -> Result<Self, ServerError> {
         let settings = &builder.settings;
         if settings.is_provisioning() {
             let token = settings.token().current();
@@ -236,16 +237,18 @@ impl Security {
                 seal: Seal::UnsignedRegistration,
             });
         }
-        let provider = FileProvider::from_config(settings.config())?;
+        let surroundings = Surroundings::from_environment(settings.environment());
+        let provider = FileProvider::from_config_in(settings.config(), &surroundings)?;
         provider.validate()?;
         let verifier = match &builder.verifier {
             Some(verifier) => verifier.clone(),
             None => provider.request_verifier()?,
         };
         // Nodes with a P-256 or Ed25519 key cannot sign v1 requests; registration has a form without signature.
-        let seal = match provider.request_signer() {
-            Ok(signer) => Seal::Signed(signer),
-            Err(error) => {
+        let seal = match registers.then(|| provider.request_signer()) {
+            None => Seal::UnsignedRegistration,
+            Some(Ok(signer)) => Seal::Signed(signer),
+            Some(Err(error)) => {
                 tracing::debug!("registration goes out unsigned: {error}");
                 Seal::UnsignedRegistration
             }

@@ -231,10 +231,10 @@ pub(crate) fn create_dir_all(files: &dyn Files, path: &Path, mode: u32) -> io::R
 /// Replaces one file: after a crash at any moment it holds the old content or the new. A link keeps pointing to it.
 pub(crate) fn replace_file(files: &dyn Files, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let is_link = files.symlink_metadata(path).is_ok_and(|metadata| metadata.kind == Kind::Link);
-    let target = match files.canonicalize(path) {
-        Ok(target) if is_link => target,
-        Err(error) if is_link && error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => path.to_owned(),
+    let target = match is_link.then(|| files.canonicalize(path)) {
+        Some(Ok(target)) => target,
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Some(Err(_)) | None => path.to_owned(),
     };
     if is_dir(files, &target) {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));

@@ -157,9 +157,13 @@ fn build_server(material: &TlsMaterial, ca: Option<&PathBuf>) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
-/// The provider with everything switched on.
+/// The provider with everything switched on. As in the original, AES-128 comes first in TLS 1.3: it is as safe as anything
+/// that is known, and its SHA-256, which processors compute by themselves, makes the keys of a handshake in a third of the
+/// time that SHA-384 takes.
 pub(crate) fn default_provider() -> CryptoProvider {
-    aws_lc_rs::default_provider()
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| *suite != aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 /// A client builder with an explicit provider and TLS 1.2 and 1.3.

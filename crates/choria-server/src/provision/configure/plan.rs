@@ -226,6 +226,9 @@ fn check_provider(
     let key = path(config.get(&keys::SECURITY_FILE_KEY), keys::SECURITY_FILE_KEY.name())?;
     let ca = path(config.get(&keys::SECURITY_FILE_CA), keys::SECURITY_FILE_CA.name())?;
 
+    if tls.is_some_and(|tls| tls.is(&certificate, &key, &ca)) {
+        return Ok(());
+    }
     let text = |path: &Path| tls.and_then(|tls| tls.text(path)).map_or_else(|| read_regular(files, path), Ok);
     let certificate_text = text(&certificate)?;
     let facts =

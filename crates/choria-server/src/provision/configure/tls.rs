@@ -22,6 +22,8 @@ pub(super) struct TlsSet {
     facts: CertificateFacts,
     ca: String,
     key: Option<PrivateKey>,
+    /// The key was there, and is the certificate's.
+    is_whole: bool,
 }
 
 impl TlsSet {
@@ -59,39 +61,46 @@ impl TlsSet {
             .map_err(|error| format!("the certificate cannot be used: {error}"))?;
         chain::check_client_chain(&request.certificate, &authorities, now)
             .map_err(|error| format!("the certificate cannot be used: {error}"))?;
-        let set = Self {
+        let mut set = Self {
             directory: base.join(&request.ssldir),
             certificate: request.certificate.clone(),
             facts,
             ca: request.ca.clone(),
             key,
+            is_whole: false,
         };
-        set.check_key(files)?;
+        set.is_whole = set.check_key(files)?;
         if exists(files, &set.directory) && !is_dir(files, &set.directory) {
             return Err(format!("could not create ssl directory {}: it is a file", set.directory.display()));
         }
         Ok(Some(set))
     }
 
-    /// The key must be the certificate's: the one that came, else the one `gencsr` made.
-    fn check_key(&self, files: &dyn Files) -> Result<(), String> {
+    /// The key must be the certificate's: the one that came, else the one `gencsr` made. False when there is none yet.
+    fn check_key(&self, files: &dyn Files) -> Result<bool, String> {
         let mismatch = |origin: &str| Err(format!("the certificate is not for {origin}"));
         match &self.key {
             Some(key) if !self.facts.belongs_to(key) => mismatch("the private key that came with it"),
-            Some(_) => Ok(()),
+            Some(_) => Ok(true),
             None => {
                 let path = self.path("private.pem");
                 if !exists(files, &path) {
-                    return Ok(());
+                    return Ok(false);
                 }
                 let text = Zeroizing::new(read_regular(files, &path)?);
                 let key = PrivateKey::from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))?;
                 if self.facts.belongs_to(&key) {
-                    return Ok(());
+                    return Ok(true);
                 }
                 mismatch(&format!("the private key in {}", path.display()))
             }
         }
+    }
+
+    /// Whether these three paths are those of the set, so that everything about them has been checked.
+    pub(super) fn is(&self, certificate: &Path, key: &Path, ca: &Path) -> bool {
+        let paths = [("certificate.pem", certificate), ("private.pem", key), ("ca.pem", ca)];
+        self.is_whole && paths.iter().all(|(name, path)| self.path(name) == **path)
     }
 
     fn path(&self, name: &str) -> PathBuf {
