@@ -16,6 +16,9 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 /// Events of fleet members that cross into the provisioning account.
 const FLEET_EVENTS: [&str; 2] = ["choria.lifecycle.event.startup.server", "choria.lifecycle.event.shutdown.server"];
 
+/// Where the broker tells that a connection of the provisioning account has ended.
+pub(crate) const DISCONNECTS: &str = "$SYS.ACCOUNT.provisioning.DISCONNECT";
+
 /// Whoever can hold a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Party {
@@ -79,17 +82,18 @@ impl Broker {
         proof: &Proof<'_>,
         now: i64,
         holder_lives: impl Fn(Party, ConnectionId) -> bool,
-    ) -> Result<(ConnectionId, Option<Party>), String> {
+    ) -> Result<(ConnectionId, Option<(Party, ConnectionId)>), String> {
         if !self.up {
             return Err("the broker is down".to_owned());
         }
         let token = if let Proof::Token(token) = proof { Some(*token) } else { None };
         let is_provisioner = matches!(proof, Proof::Password);
+        let names = if token.is_some() { Vec::new() } else { vec![name.to_owned()] };
         let facts = ConnectFacts {
             origin: Origin::Client,
             remote: Some(([127, 0, 0, 1], 40_000).into()),
             tls: if token.is_some() { Tls::Unverified } else { Tls::Verified },
-            verified_names: &[],
+            verified_names: &names,
             name: Some(name),
             user: is_provisioner.then_some("provisioner"),
             password: is_provisioner.then_some(PASSWORD),
@@ -97,15 +101,21 @@ impl Broker {
         };
         let grant = policy::decide(&self.inputs, &facts, now).map_err(|refusal| refusal.reason.as_str().to_owned())?;
         let mut replaced = None;
-        if let Some(claim) = &grant.claim
-            && let Some((&holder, connection)) =
-                self.connections.iter().find(|(_, other)| other.grant.claim.as_ref() == Some(claim))
-        {
-            if holder_lives(connection.party, holder) {
-                return Err("claim_held".to_owned());
+        if let Some(claim) = grant.claim.as_ref().filter(|_| self.guarded) {
+            let named = |name: &Option<String>| name.as_ref() == Some(claim);
+            let is_member = |(id, other): (&ConnectionId, &Connection)| {
+                named(&other.grant.presence) && holder_lives(other.party, *id)
+            };
+            if self.connections.iter().any(is_member) {
+                return Err("a member of this name is there".to_owned());
             }
-            replaced = Some(connection.party);
-            self.connections.remove(&holder);
+            if let Some((&holder, other)) = self.connections.iter().find(|(_, other)| named(&other.grant.claim)) {
+                if holder_lives(other.party, holder) {
+                    return Err("claim_held".to_owned());
+                }
+                replaced = Some((other.party, holder));
+                self.connections.remove(&holder);
+            }
         }
         let id = self.next;
         self.next += 1;
@@ -143,6 +153,15 @@ impl Broker {
         }
         connection.filters.push(filter.to_owned());
         Ok(())
+    }
+
+    /// Who listens to what the broker itself says in the provisioning account.
+    pub(crate) fn listeners(&self, subject: &str) -> Vec<ConnectionId> {
+        let hears = |other: &Connection| {
+            other.grant.account == Account::Provisioning
+                && other.filters.iter().any(|filter| subject::matches(filter, subject))
+        };
+        self.connections.iter().filter(|(_, other)| hears(other)).map(|(id, _)| *id).collect()
     }
 
     /// Takes a message. Returns who gets it.

@@ -33,6 +33,11 @@ pub enum Trouble {
         /// Operations before it.
         after: u64,
     },
+    /// From then on every operation fails, until the trouble is over.
+    Refuses {
+        /// Operations before that.
+        after: u64,
+    },
     /// From then on every operation that needs room fails.
     Full {
         /// Operations before that.
@@ -280,9 +285,13 @@ impl Inner {
                 self.trouble = Trouble::None;
                 return Err(io::Error::other("input/output error"));
             }
+            Trouble::Refuses { after: 0 } => return Err(ErrorKind::ReadOnlyFilesystem.into()),
             Trouble::Full { after: 0 } if room => return Err(ErrorKind::StorageFull.into()),
             Trouble::Full { after: 0 } => {}
-            Trouble::Dies { after, .. } | Trouble::Hiccup { after } | Trouble::Full { after } => *after -= 1,
+            Trouble::Dies { after, .. }
+            | Trouble::Hiccup { after }
+            | Trouble::Refuses { after }
+            | Trouble::Full { after } => *after -= 1,
         }
         self.operations += 1;
         Ok(())
@@ -483,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_refuses_what_needs_room_and_a_hiccup_is_one_failure() {
+    fn full_broken_and_hiccuping_disks() {
         let disk = MemoryDisk::new(&["/d"]);
         disk.write(p("/d/a"), b"a", 0o600).unwrap();
         disk.set_trouble(Trouble::Full { after: 0 });
@@ -492,6 +501,9 @@ mod tests {
         disk.set_trouble(Trouble::Hiccup { after: 1 });
         disk.rename(p("/d/c"), p("/d/a")).unwrap();
         assert!(disk.remove_file(p("/d/a")).is_err());
+        disk.set_trouble(Trouble::Refuses { after: 0 });
+        assert_eq!(disk.remove_file(p("/d/a")).unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+        disk.set_trouble(Trouble::None);
         disk.remove_file(p("/d/a")).unwrap();
     }
 

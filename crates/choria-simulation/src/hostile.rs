@@ -70,7 +70,7 @@ impl World {
     pub(crate) fn hostile_acts(&mut self, index: usize) {
         if self.healthy {
             if let Some(connection) = self.hostiles[index].connection.take() {
-                self.broker.close(connection);
+                self.close(connection, "Client Closed");
             }
             return;
         }
@@ -305,7 +305,7 @@ impl World {
     fn bad_reply(&mut self, index: usize, identity: &str, action: &str, envelope: &RequestEnvelope) -> Option<Vec<u8>> {
         self.stats.hostile_answers += 1;
         let victim = self.machines[0].identity.clone();
-        let kind = self.random.random_range(0..12);
+        let kind = self.random.random_range(0..13);
         note!(self, "h{index} answers {action} badly ({kind})");
         let wire = |data: Value| reply_wire(envelope, identity, reply_text(action, Reply::ok(data)));
         Some(match kind {
@@ -321,6 +321,7 @@ impl World {
             ),
             8 => wire(json!({"version": "x".repeat(900_000), "jwt": "x".repeat(900_000), "facts": {}})),
             9 => reply_wire(envelope, &victim, reply_text(action, Reply::ok(json!({"message": "done"})))),
+            11 => wire(json!({"jwt": Material::get().token(None), "ecdh_public": "", "configured": true})),
             10 => {
                 let code =
                     *pick(&mut self.random, &[StatusCode::Aborted, StatusCode::UnknownAction, StatusCode::InvalidData]);

@@ -30,12 +30,15 @@ use crate::broker::{ConnectionId, Party, Proof};
 use crate::check::{self, CONFIG, Snapshot, TOKEN};
 use crate::disk::{MemoryDisk, Trouble};
 use crate::material::{BEGINNING, Material};
-use crate::scenario::Script;
+use crate::scenario::{Script, pick};
 use crate::trace::Time;
 use crate::world::{Event, Message, World, note};
 
 /// Agents of a server that waits to be provisioned.
 const AGENTS: [&str; 4] = ["choria_provision", "choria_util", DISCOVERY_AGENT, "rpcutil"];
+
+/// The setting that says what a server is.
+const PROVISION: &str = "plugin.choria.server.provision";
 
 /// One machine.
 pub(crate) struct Machine {
@@ -111,6 +114,16 @@ impl Books {
         self.allowed.iter().map(|before| check::after_configure(before, inputs)).collect()
     }
 
+    /// How many replies it sent.
+    pub(crate) fn replies(&self) -> u64 {
+        self.replies
+    }
+
+    /// Whether the files are those of a member.
+    pub(crate) fn is_configured(&self) -> bool {
+        self.allowed.iter().any(|files| check::setting(files, PROVISION) == Some("false"))
+    }
+
     /// How many configurations were put into force.
     pub(crate) fn taken(&self) -> usize {
         self.taken.len()
@@ -172,6 +185,11 @@ impl Machine {
         let home =
             |process: &Process| !process.settings.is_provisioning() && process.connection.is_some() && !process.ends;
         self.process.as_ref().is_some_and(home)
+    }
+
+    /// Whether it waits to be provisioned and is not let in.
+    pub(crate) fn is_kept_out(&self) -> bool {
+        self.waits() && self.process.as_ref().is_some_and(|process| process.connection.is_none())
     }
 
     /// Whether it answers over this connection.
@@ -246,7 +264,7 @@ impl World {
         }
         let machine = &mut self.machines[index];
         let found = &machine.books.allowed[0];
-        let is_member = check::setting(found, "plugin.choria.server.provision") == Some("false");
+        let is_member = check::setting(found, PROVISION) == Some("false");
         if is_member {
             match check::is_whole_member(&machine.disk, found, &machine.identity, &self.helper.attempts) {
                 Ok(attempt) if !machine.books.has_taken(attempt) => machine.books.taken.push(attempt),
@@ -526,7 +544,8 @@ impl World {
         }
         if self.chance(fails) {
             self.stats.disk_failures += 1;
-            return Some(if self.chance(0.5) { Trouble::Hiccup { after } } else { Trouble::Full { after } });
+            let kinds = [Trouble::Hiccup { after }, Trouble::Full { after }, Trouble::Refuses { after }];
+            return Some(*pick(&mut self.random, &kinds));
         }
         None
     }
@@ -599,7 +618,7 @@ impl World {
         machine.life += 1;
         if let Some(connection) = machine.process.take().and_then(|process| process.connection) {
             if told {
-                self.broker.close(connection);
+                self.close(connection, "Client Closed");
             } else {
                 let notices = self.between(Duration::from_secs(10), Duration::from_secs(90));
                 self.agenda.plan(self.now + notices, Event::Dropped { connection });

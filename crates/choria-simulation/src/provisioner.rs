@@ -15,8 +15,9 @@ use choria_provisioner::requests::Caller;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::broker::{ConnectionId, NotTaken, Party, Proof};
+use crate::broker::{ConnectionId, DISCONNECTS, NotTaken, Party, Proof};
 use crate::check;
+use crate::machine::Books;
 use crate::material::{BEGINNING, Material};
 use crate::scenario::Script;
 use crate::trace::Time;
@@ -80,6 +81,8 @@ pub(crate) enum ProvisionerEvent {
         origin: Option<(u64, u64)>,
         fault: SendFault,
     },
+    /// The broker says that nobody heard the request with this reply subject.
+    NobodyListens(String),
     Resume,
     DrainOver,
 }
@@ -140,6 +143,9 @@ impl World {
             }
             ProvisionerEvent::SendFailed { origin, fault } => {
                 self.engine(index, |engine, now| engine.send_failed(origin, fault, now));
+            }
+            ProvisionerEvent::NobodyListens(reply_to) => {
+                self.engine(index, |engine, now| engine.nobody_listens(&reply_to, now));
             }
             ProvisionerEvent::Resume => self.engine(index, Engine::resume),
             ProvisionerEvent::DrainOver => {
@@ -247,7 +253,7 @@ impl World {
         let _ = self.publish(Party::Provisioner(index), connection, &event.subject(), text.into_bytes());
     }
 
-    /// Whoever is called provisioned has that provisioner's last configuration.
+    /// Whoever is called provisioned has that provisioner's last configuration, or told it that it has another one already.
     fn check_claim(&mut self, index: usize, identity: &str) {
         let Some(running) = &mut self.provisioners[index].running else { return };
         running.provisioned += 1;
@@ -257,7 +263,8 @@ impl World {
             // A hostile node with a name of its own.
             return;
         }
-        if !of_that_name.any(|machine| attempt.is_some_and(|attempt| machine.books.has_taken(attempt))) {
+        let took = |books: &Books| attempt.is_some_and(|attempt| books.has_taken(attempt)) || books.is_configured();
+        if !of_that_name.any(|machine| took(&machine.books)) {
             self.violate(format!(
                 "p{index} calls {identity} provisioned, but nobody of that name took attempt {attempt:?}"
             ));
@@ -289,12 +296,16 @@ impl World {
             running.flows.insert(flow, identity.clone());
         }
         let given = Given { identity, request_id: decoded.request.envelope.request_id, answered: false };
-        if running.given.insert(reply_to, given).is_some() {
+        if running.given.insert(reply_to.clone(), given).is_some() {
             self.violate(format!("p{index} gave one reply subject to two requests"));
         }
         let connection = self.provisioners[index].running.as_ref().and_then(|running| running.connection);
         let fault = match self.publish(Party::Provisioner(index), connection, subject, wire) {
-            Ok(()) => return,
+            Ok(0) if self.scenario.informs => {
+                let delay = self.between(Duration::from_micros(100), Duration::from_millis(2));
+                return self.plan_provisioner(index, delay, ProvisionerEvent::NobodyListens(reply_to));
+            }
+            Ok(_) => return,
             Err(NotTaken::NotConnected) => SendFault::NotConnected("not connected".to_owned()),
             Err(other) => SendFault::Impossible(format!("{other:?}")),
         };
@@ -363,6 +374,7 @@ impl World {
             subjects::lifecycle("shutdown", lifecycle::PROVISION_MODE_SERVER),
             "provisioning.registration.>".to_owned(),
             subjects::lifecycle("startup", lifecycle::SERVER),
+            DISCONNECTS.to_owned(),
         ];
         for filter in filters {
             if let Err(fault) = self.broker.subscribe(connection, &filter) {
@@ -420,7 +432,7 @@ impl World {
         if running.draining {
             return;
         }
-        match self.random.random_range(0..3) {
+        match self.random.random_range(0..4) {
             0 => {
                 self.stats.provisioner_pauses += 1;
                 note!(self, "p{index} is paused");
@@ -436,6 +448,12 @@ impl World {
                 let idle = self.provisioners[index].running.as_ref().is_some_and(|running| running.engine.is_idle());
                 let wait = if idle { Duration::ZERO } else { DRAIN };
                 self.plan_provisioner(index, wait, ProvisionerEvent::DrainOver);
+            }
+            2 => {
+                self.stats.provisioner_reloads += 1;
+                note!(self, "p{index} reads its configuration again");
+                let (rules, settings) = Material::get().provisioner(self.scenario.flow);
+                self.engine(index, |engine, now| engine.reload(rules, settings, now));
             }
             _ => {
                 self.stats.provisioner_stalls += 1;
@@ -471,6 +489,7 @@ impl World {
                 self.stats.forged_events += u64::from(hostile);
                 self.engine(index, |engine, now| engine.registration(payload, now));
             }
+            DISCONNECTS => self.engine(index, |engine, now| engine.connection_ended(payload, now)),
             subject if subject.ends_with(".server") => {
                 self.engine(index, |engine, now| engine.fleet_event(payload, now));
             }

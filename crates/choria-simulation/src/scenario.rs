@@ -97,6 +97,8 @@ pub struct Scenario {
     pub hostiles: usize,
     /// Whether the broker checks that nodes speak for themselves; another broker does not.
     pub guarded: bool,
+    /// Whether the broker tells the provisioner that nobody listens, and that a connection has ended.
+    pub informs: bool,
     /// How the flow goes.
     pub flow: FlowKind,
     /// Nodes start within this time.
@@ -121,6 +123,7 @@ impl Scenario {
             provisioners: 1,
             hostiles: 0,
             guarded: true,
+            informs: true,
             flow,
             spread: Duration::from_secs(2),
             trouble: Duration::from_secs(30),
@@ -158,6 +161,7 @@ impl Scenario {
             provisioners: if random.random_bool(0.25) { 2 } else { 1 },
             hostiles: if random.random_bool(0.4) { random.random_range(1..=2) } else { 0 },
             guarded: random.random_bool(0.6),
+            informs: random.random_bool(0.7),
             spread: Duration::from_millis(random.random_range(0..60_000)),
             trouble,
             token_lives: random.random_bool(0.15).then(|| trouble.mul_f64(random.random_range(0.1..0.9))),
@@ -181,7 +185,7 @@ impl Rates {
             provisioner_between_effects: some(0.3, 0.1),
             node_at_request: some(0.3, 0.2),
             node_in_work: some(0.5, 0.6),
-            node_in_recovery: some(0.3, 0.5),
+            node_in_recovery: some(0.5, 0.9),
             disk: some(0.3, 0.5),
             power: some(0.7, 1.0),
             helper: some(0.4, 0.6),

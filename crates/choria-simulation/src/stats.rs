@@ -26,6 +26,9 @@ macro_rules! stats {
 stats! {
     events: "events of the simulated world",
     simulated_seconds: "simulated time in seconds",
+    effects: "things that provisioners wanted done",
+    disk_operations: "disk operations of nodes",
+    replies: "replies of nodes",
     messages: "messages that were published",
     delivered: "messages that arrived",
     lost: "messages lost by the network",
@@ -39,6 +42,7 @@ stats! {
     provisioner_drains: "provisioners stopped with a drain and started again",
     provisioner_pauses: "provisioners paused for a while",
     provisioner_stalls: "provisioners that stood still for seconds",
+    provisioner_reloads: "provisioners that read their configuration again",
     node_kills: "nodes killed at a random moment",
     node_kills_at_request: "nodes killed between a request and its reply",
     node_kills_in_disk_operation: "nodes killed between two disk operations",

@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::agenda::Agenda;
-use crate::broker::{Broker, ConnectionId, NotTaken, Party, Proof};
+use crate::broker::{Broker, ConnectionId, DISCONNECTS, NotTaken, Party, Proof};
 use crate::check::TOKEN;
 use crate::disk::Trouble;
 use crate::helper::Helper;
@@ -26,7 +26,8 @@ use crate::trace::{Time, Trace};
 /// How long it may take until every machine is home once nothing goes wrong any more. A node that failed six times rests
 /// for a quarter of an hour.
 const RECOVERY: Duration = Duration::from_secs(3600);
-/// How long the world is watched after that: nobody may be provisioned a second time.
+/// How long the world is watched after that, at least: nobody may be provisioned a second time, and provisioners must come
+/// to rest.
 const WATCH: Duration = Duration::from_secs(300);
 /// Events of one history; far beyond what any needs.
 const MOST_EVENTS: u64 = 3_000_000;
@@ -171,6 +172,17 @@ impl World {
         world
     }
 
+    /// Takes a guard away.
+    #[cfg(feature = "planted-bug")]
+    pub(crate) fn plant(&mut self, planted: crate::Planted) {
+        if let crate::Planted::Server(bug) = planted {
+            for machine in &self.machines {
+                machine.disk.plant_bug(bug);
+            }
+        }
+        self.planted = Some(planted);
+    }
+
     fn set_out(&mut self) {
         note!(self, "{:?}", self.scenario);
         if let Some(Script::MachineAtOperation { after, torn, .. }) = self.scenario.script {
@@ -205,16 +217,20 @@ impl World {
             if !self.healthy {
                 continue;
             }
-            let all_home = self.machines.iter().all(Machine::is_home);
+            let all_home = (0..self.machines.len()).all(|index| self.is_settled(index));
             home_since = if all_home { home_since.or(Some(at)) } else { None };
             match home_since {
-                Some(since) if at >= since + WATCH => break,
+                Some(since) if at >= since + WATCH && self.provisioners.iter().all(Provisioner::is_idle) => break,
+                Some(since) if at >= since + RECOVERY => break,
                 None if at > self.scenario.trouble + RECOVERY => self.stranded(),
                 _ => {}
             }
         }
         self.last_look();
         self.stats.simulated_seconds = self.now.as_secs();
+        self.stats.effects = self.effects;
+        self.stats.disk_operations = self.machines.iter().map(|machine| machine.disk.operations()).sum();
+        self.stats.replies = self.machines.iter().map(|machine| machine.books.replies()).sum();
         if let Some(violation) = &self.violation {
             self.trace.note(self.now, format_args!("VIOLATION: {violation}"));
         }
@@ -227,9 +243,16 @@ impl World {
         }
     }
 
+    /// Whether a machine is where it should end: home, or kept out because another one of its name is home.
+    fn is_settled(&self, index: usize) -> bool {
+        let machine = &self.machines[index];
+        let other = |other: &Machine| other.identity == machine.identity && other.is_home();
+        machine.is_home() || (self.scenario.guarded && machine.is_kept_out() && self.machines.iter().any(other))
+    }
+
     fn stranded(&mut self) {
         let lost: Vec<String> = (0..self.machines.len())
-            .filter(|index| !self.machines[*index].is_home())
+            .filter(|index| !self.is_settled(*index))
             .map(|index| {
                 let machine = &self.machines[index];
                 let state = if machine.is_off() {
@@ -253,7 +276,7 @@ impl World {
         }
         for index in 0..self.provisioners.len() {
             if !self.provisioners[index].is_idle() {
-                self.violate(format!("every machine is home and p{index} is still waiting for something"));
+                self.violate(format!("every machine has long been home and p{index} is still waiting for something"));
             }
         }
         if !self.scenario.is_quiet() {
@@ -288,15 +311,15 @@ impl World {
             Event::Provisioner { index, life, what } => self.provisioner_event(index, life, what),
             Event::Hostile { index } => self.hostile_acts(index),
             Event::Expire { connection } => {
-                if let Some(connection_of) = self.broker.close(connection) {
+                if let Some(party) = self.close(connection, "Authentication Expired") {
                     self.stats.tokens_expired += 1;
-                    note!(self, "the token of {} expires", connection_of.party);
-                    self.lost(connection_of.party, connection);
+                    note!(self, "the token of {party} expires");
+                    self.lost(party, connection);
                 }
             }
             Event::Dropped { connection } => {
-                if let Some(dropped) = self.broker.close(connection) {
-                    self.lost(dropped.party, connection);
+                if let Some(party) = self.close(connection, "Stale Connection") {
+                    self.lost(party, connection);
                 }
             }
             Event::Closed { party, connection } => self.lost(party, connection),
@@ -354,9 +377,13 @@ impl World {
         };
         match self.broker.connect(party, name, proof, unix, lives) {
             Ok((connection, replaced)) => {
-                if let Some(replaced) = replaced {
+                if let Some((replaced, old)) = replaced {
                     self.stats.names_taken_over += 1;
                     note!(self, "{party} takes the name of {replaced}, which does not answer");
+                    // Learnt when it can be reached again, if it still lives.
+                    let at = self.cut_off.get(&replaced).map_or(self.now, |until| self.now.max(*until));
+                    self.agenda.plan(at, Event::Closed { party: replaced, connection: old });
+                    self.tell_of_end(replaced, name, "Claim Taken Over");
                 }
                 if let Some(expires) = self.broker.get(connection).and_then(|connection| connection.grant.expires_at) {
                     let left = Duration::from_secs(u64::try_from(expires - BEGINNING).unwrap_or_default());
@@ -390,7 +417,7 @@ impl World {
         connection: Option<ConnectionId>,
         subject: &str,
         payload: Vec<u8>,
-    ) -> Result<(), NotTaken> {
+    ) -> Result<usize, NotTaken> {
         let connection = connection.ok_or(NotTaken::NotConnected)?;
         self.stats.messages += 1;
         if self.scenario.script == Some(Script::BrokerAtMessage(self.stats.messages)) {
@@ -398,14 +425,38 @@ impl World {
         }
         if self.is_cut_off(from) {
             self.stats.lost += 1;
-            return Ok(());
+            // Nobody knows.
+            return Ok(1);
         }
         let receivers = self.broker.publish(connection, subject, &payload)?;
         let message = Rc::new(Message { from, subject: subject.to_owned(), payload });
-        for receiver in receivers {
-            self.transmit(receiver, &message);
+        for receiver in &receivers {
+            self.transmit(*receiver, &message);
         }
-        Ok(())
+        Ok(receivers.len())
+    }
+
+    /// Ends a connection at the broker, which tells of it.
+    pub(crate) fn close(&mut self, connection: ConnectionId, reason: &str) -> Option<Party> {
+        let closed = self.broker.close(connection)?;
+        if let Some(name) = closed.grant.tag {
+            self.tell_of_end(closed.party, &name, reason);
+        }
+        Some(closed.party)
+    }
+
+    /// The broker tells the provisioner that a node's connection has ended.
+    fn tell_of_end(&mut self, party: Party, name: &str, reason: &str) {
+        if self.scenario.informs {
+            let advisory = serde_json::json!({
+                "type": "io.nats.server.advisory.v1.client_disconnect", "client": {"name": name}, "reason": reason
+            });
+            let payload = advisory.to_string().into_bytes();
+            let message = Rc::new(Message { from: party, subject: DISCONNECTS.to_owned(), payload });
+            for listener in self.broker.listeners(DISCONNECTS) {
+                self.transmit(listener, &message);
+            }
+        }
     }
 
     fn transmit(&mut self, connection: ConnectionId, message: &Rc<Message>) {
@@ -530,6 +581,7 @@ impl World {
             // Both sides give up; each finds its old connection dead.
             for connection in self.broker.connections_of(party) {
                 self.agenda.plan(self.now + NOTICES, Event::Dropped { connection });
+                self.agenda.plan(self.now + NOTICES, Event::Closed { party, connection });
             }
         }
     }

@@ -1,0 +1,34 @@
+//! A fixed set of histories: none may violate anything, together they must meet every kind of trouble, and the same seed
+//! must give the same history.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use choria_simulation::run;
+use choria_simulation::runner::{Plan, replay, run_many};
+
+/// Enough to meet every kind of trouble.
+const SEEDS: u64 = 250;
+
+#[test]
+fn a_fixed_set_of_histories_violates_nothing_and_meets_every_trouble() {
+    let plan = Plan { from: 0, seeds: SEEDS, time_box: None, jobs: 2 };
+    let summary = run_many(&plan, |_, _| {});
+    for report in &summary.reports {
+        eprintln!("seed {}: {}\n    {}", report.seed, report.violation.as_deref().unwrap(), replay(report.seed));
+    }
+    assert_eq!((summary.histories, summary.violations), (SEEDS, 0));
+    assert_eq!(summary.stats.missing(), Vec::<&str>::new(), "a run that does not meet these proves nothing about them");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history_line_by_line() {
+    for seed in 1000..1012 {
+        let (first, second) = (run(seed, None, true), run(seed, None, true));
+        assert!(first.history.len() > 10);
+        for (one, other) in first.history.iter().zip(&second.history) {
+            assert_eq!(one, other, "seed {seed}");
+        }
+        assert_eq!(first, second, "seed {seed}");
+        assert_eq!(first.hash, run(seed, None, false).hash, "keeping the history changes nothing");
+    }
+    assert_ne!(run(1, None, false).hash, run(2, None, false).hash);
+}
