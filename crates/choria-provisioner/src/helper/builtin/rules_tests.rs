@@ -215,7 +215,7 @@ fn globs_match_the_whole_name() {
 }
 
 #[test]
-fn design6_a_hostile_glob_costs_no_time_that_matters() {
+fn a_hostile_glob_costs_no_time_that_matters() {
     let name = "a".repeat(255);
     assert!(!glob("*a".repeat(100).as_bytes(), format!("{name}b").as_bytes()));
 }

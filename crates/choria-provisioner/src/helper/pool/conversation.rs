@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn design6_an_answer_that_fits_nobody_ends_the_process() {
+    fn an_answer_that_fits_nobody_ends_the_process() {
         assert!(process_fault(answer(&mut asked(&[]), "{}")).contains("without being asked"));
         let reason = process_fault(answer(&mut asked(&["a", "b", "c", "d", "e"]), &named("z")));
         assert_eq!(reason, "answered for \"z\" when it was asked about \"a, b, c\" and 2 others");

@@ -253,7 +253,7 @@ async fn whoever_stands_behind_slow_requests_has_its_own_time() {
 }
 
 #[tokio::test]
-async fn design6_an_answer_for_a_node_that_was_not_asked_about_ends_the_process_and_reaches_nobody() {
+async fn an_answer_for_a_node_that_was_not_asked_about_ends_the_process_and_reaches_nobody() {
     let script = Script::single(&python(
         "def answer(identity):\n\
          \x20   if identity == 'b' and not os.path.exists('once'):\n\
@@ -268,7 +268,7 @@ async fn design6_an_answer_for_a_node_that_was_not_asked_about_ends_the_process_
 }
 
 #[tokio::test]
-async fn design6_a_second_answer_for_a_node_reaches_nobody() {
+async fn a_second_answer_for_a_node_reaches_nobody() {
     let script = Script::single(&python(
         "def answer(identity):\n\
          \x20   say(identity)\n\
@@ -286,7 +286,7 @@ async fn design6_a_second_answer_for_a_node_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn design6_an_endless_answer_costs_its_own_request_only() {
+async fn an_endless_answer_costs_its_own_request_only() {
     let script = Script::single(&python(
         "def answer(identity):\n\
          \x20   if identity == 'flood':\n\
