@@ -3,10 +3,11 @@
 //! ```text
 //! provisioning --- choria.lifecycle.> (no reply subject) ----------------------> choria
 //! provisioning <-- choria.lifecycle.event.{startup,shutdown}.server (no reply) -- choria
+//! provisioning <-- $SYS.ACCOUNT.provisioning.DISCONNECT (no reply) -------------- system
 //! ```
 //!
-//! The second row is ours: it lets the provisioner see that a node really came home. Unprovisioned nodes may not
-//! subscribe it, their permissions name every subject they hear.
+//! The second and third row are ours: they let the provisioner see that a node really came home, and that one which waited is
+//! not there any more. Unprovisioned nodes may subscribe neither, their permissions name every subject they hear.
 
 use nats_broker::{AccountConfig, StreamExport, StreamImport};
 
@@ -16,6 +17,9 @@ use crate::policy::Account;
 const PROVISIONING_EVENTS: &str = "choria.lifecycle.>";
 /// Events of fleet members that the provisioner sees.
 const FLEET_EVENTS: [&str; 2] = ["choria.lifecycle.event.startup.server", "choria.lifecycle.event.shutdown.server"];
+
+/// Ends of connections of unprovisioned nodes, as the network broker tells them in the system account.
+const ENDS: &str = "$SYS.ACCOUNT.provisioning.DISCONNECT";
 
 /// Accounts `system`, `choria` and, when it is configured, `provisioning`.
 ///
@@ -38,6 +42,8 @@ pub(crate) fn accounts(provisioning: bool) -> Vec<AccountConfig> {
         choria = choria.export(only(subject, nodes));
         unprovisioned = unprovisioned.import(StreamImport::new(fleet, subject).drop_reply());
     }
+    let system = system.export(only(ENDS, nodes));
+    unprovisioned = unprovisioned.import(StreamImport::new(Account::System.name(), ENDS).drop_reply());
     vec![system, choria, unprovisioned]
 }
 
@@ -57,7 +63,7 @@ mod tests {
     #[test]
     fn design6_every_import_drops_the_reply_subject() {
         let imports: Vec<_> = accounts(true).into_iter().flat_map(|account| account.imports).collect();
-        assert_eq!(imports.len(), 3);
+        assert_eq!(imports.len(), 4);
         for import in imports {
             assert!(matches!(&import, Import::Stream(stream) if stream.drop_reply), "{import:?}");
         }

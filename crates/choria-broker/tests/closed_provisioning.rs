@@ -290,3 +290,38 @@ async fn a_provisioned_node_must_not_keep_sending_its_provisioning_token() {
     node.connect(json!({"name": "n1.example.net", "auth_token": ""})).await.unwrap();
     assert_eq!(node.account.as_deref(), Some("choria"));
 }
+
+/// A node that is gone need not be waited for: the broker tells the provisioner, in the words of a NATS server, and nobody else.
+#[tokio::test]
+async fn the_provisioner_alone_hears_that_a_node_is_gone() {
+    const ENDS: &str = "$SYS.ACCOUNT.provisioning.DISCONNECT";
+    let lab = Lab::new();
+    let broker = lab.start("").await;
+    let token = lab.token(HOUR);
+    let provisioner = lab::provisioner(&broker, &lab.member("provisioner.choria")).await.unwrap();
+    let mut gone = provisioner.subscribe(ENDS).await.unwrap();
+    provisioner.flush().await.unwrap();
+    let mut neighbour = Raw::node(broker.client_addr, "n2.example.net", &token).await;
+    assert!(!neighbour.ask(&format!("SUB {ENDS} 1\r\n")).await.is_empty(), "a node may not listen");
+    let member = lab::member(&broker, &lab.member("web1.example.net"), "web1.example.net").await.unwrap();
+    let mut fleet = member.subscribe("$SYS.>").await.unwrap();
+    member.flush().await.unwrap();
+
+    // One that the broker does not let in was never there.
+    let mut stranger = Raw::anonymous(broker.client_addr).await;
+    assert!(stranger.connect(json!({"auth_token": "x", "name": "n3.example.net"})).await.is_err());
+    drop(Raw::node(broker.client_addr, "n1.example.net", &token).await);
+    let told = tokio::time::timeout(DEADLINE, gone.next()).await.unwrap().unwrap();
+    let advisory: Value = serde_json::from_slice(&told.payload).unwrap();
+    assert_eq!(advisory["type"], "io.nats.server.advisory.v1.client_disconnect");
+    assert_eq!(
+        (&advisory["client"]["name"], &advisory["client"]["acc"]),
+        (&"n1.example.net".into(), &"provisioning".into())
+    );
+    assert!(!told.payload.windows(token.len()).any(|bytes| bytes == token.as_bytes()), "and no secret");
+    assert_eq!(told.reply, None);
+
+    // The fleet heard nothing of it: what is published now is the first that comes.
+    member.publish("$SYS.test", "x".into()).await.unwrap();
+    assert_eq!(tokio::time::timeout(DEADLINE, fleet.next()).await.unwrap().unwrap().subject.as_str(), "$SYS.test");
+}

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use nats_proto::Connect;
 use tokio::time::Instant;
 
+use crate::advisories;
 use crate::auth::{ConnectRequest, ConnectionKind, Grant, Refusal, TlsPeer};
 use crate::monitor::ClosedConnection;
 use crate::session::Session;
@@ -34,6 +35,7 @@ pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline:
         shared.claims.appear(account, name, &session.conn);
     }
     shared.observer.connected(session.conn.cid, &grant);
+    advisories::connected(shared, &session.conn, account, &grant);
     if let Some(left) = grant.expires_at.and_then(|at| at.duration_since(SystemTime::now()).ok()) {
         shared.hub.timers.expire_in(left, session.conn.cid);
     }
@@ -185,6 +187,11 @@ pub(crate) fn leave(session: &Session) {
         return;
     }
     if let Some((account, grant)) = session.grant() {
+        if session.is_connected {
+            // Before its name is free, so that whoever takes the name next is heard of after this.
+            let reason = conn.rare.lock().close.clone().unwrap_or_default();
+            advisories::disconnected(shared, conn, account, grant, &reason);
+        }
         shared.accounts[account as usize].connections.fetch_sub(1, Ordering::AcqRel);
         if let Some(claim) = &grant.claim {
             shared.claims.release(account, &claim.key, conn);

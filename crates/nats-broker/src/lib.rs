@@ -16,7 +16,8 @@
 //! | `connection`, `handshake`, `authorize`, `claims` | the async shell of a connection: TLS, CONNECT, exclusive names |
 //! | `turns` | who may compute a handshake next |
 //! | `session` | the engine: operations of one client |
-//! | `route`, `service`, `sys` | matching and delivery, crossing between accounts, answers of the broker itself |
+//! | `route`, `service` | matching and delivery, crossing between accounts |
+//! | `sys`, `advisories` | answers of the broker itself, what it tells of connections |
 //! | `account`, `mapping`, `index`, `subscription` | what is known of accounts and who listens |
 //! | `conn`, `outbox`, `tls` | the shared side of a connection and its output |
 //! | `permission`, `responses` | carrying out a grant |
@@ -26,6 +27,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod account;
+mod advisories;
 pub mod auth;
 mod authorize;
 mod broker;

@@ -129,6 +129,12 @@ impl Shared {
         self.next_cid.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Number of the system account.
+    pub(crate) fn system_account(&self) -> Option<u32> {
+        let number = self.accounts.iter().position(|account| account.is_system)?;
+        u32::try_from(number).ok()
+    }
+
     pub(crate) fn account_number(&self, name: &str) -> Option<u32> {
         self.account_names.get(name).copied()
     }

@@ -41,7 +41,7 @@ async fn monitored() -> (Broker, Vec<Raw>) {
     let addr = broker.local_addr(0).unwrap();
     let mut clients = Vec::new();
     for (user, name, subs) in [
-        ("sys", "sysclient", "SUB _INBOX.s.> 1\r\nSUB $SYS.> 2\r\n"),
+        ("sys", "sysclient", "SUB _INBOX.s.> 1\r\nSUB $SYS.REQ.> 2\r\n"),
         ("a", "cli-a", "SUB svc 1\r\nSUB q.* g 2\r\nSUB _INBOX.a.> 3\r\n"),
         ("b", "cli-b", "SUB in 1\r\nSUB p.> 2\r\n"),
     ] {
