@@ -39,7 +39,8 @@ impl Disconnect {
             return None;
         }
         let advisory: Self = serde_json::from_slice(payload).ok()?;
-        let is_one = advisory.kind == "io.nats.server.advisory.v1.client_disconnect" && !advisory.client.name.is_empty();
+        let is_one =
+            advisory.kind == "io.nats.server.advisory.v1.client_disconnect" && !advisory.client.name.is_empty();
         is_one.then_some(advisory)
     }
 }

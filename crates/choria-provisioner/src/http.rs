@@ -12,8 +12,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
 use crate::handle::Handle;
+use crate::metrics::Metrics;
 
 /// Binds the monitor port: one address, or all of them (IPv6 and IPv4 where the system allows both).
 ///

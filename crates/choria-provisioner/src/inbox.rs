@@ -281,7 +281,11 @@ fn discovered(payload: &[u8], request_id: &str) -> Verdict {
     let reply = decoded.reply;
     let name = reply.envelope.sender_id;
     if reply.envelope.request_id != request_id || reply.message != PONG {
-        return refused("discovery_reply", None, format!("discovery reply of {name:?} is not an answer to our request"));
+        return refused(
+            "discovery_reply",
+            None,
+            format!("discovery reply of {name:?} is not an answer to our request"),
+        );
     }
     if decoded.transport.headers.mc_sender.is_some_and(|sender| sender != name) {
         return refused("discovery_reply", None, format!("discovery reply names two senders, {name:?} is one of them"));

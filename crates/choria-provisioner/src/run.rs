@@ -1,8 +1,8 @@
 //! The run loop: one task that owns the engine, with helpers and signatures beside it.
 //!
 //! ```text
-//! connector --subscriptions--> run loop --Effect::Send--> task: sign, encode, publish
-//!                               (Engine)  --Effect::Helper--> task: helper process
+//! connector --subscriptions--> run loop --Effect::Send---> connector; to be signed: a task for some at a time
+//!                               (Engine)  --Effect::Helper-> a task: helper
 //! handle --------commands------>   ^------- failures, helper results (bounded channels)
 //! ```
 
@@ -10,19 +10,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use choria_connector::{ConnectionStats, Connector, ConnectorError, Message, Status, Subscription};
+use choria_connector::{ConnectionStats, Connector, ConnectorError, Message, NO_RESPONDERS, Status, Subscription};
 use choria_protocol::lifecycle::Event;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use crate::advisory;
 use crate::config::{ProvisionerConfig, VerifyRestart};
 use crate::engine::{Effect, Engine, Settings};
 use crate::flow::{Now, SendFault};
 use crate::handle::{About, Command, Link, clock, kind, obey};
-use crate::helper::{HelperAnswer, HelperError, RunNotes, Runner};
+use crate::helper::{HelperAnswer, HelperError, Question, RunNotes, Runner};
 use crate::metrics::Metrics;
-use crate::requests::Caller;
+use crate::requests::{Caller, Document};
 use crate::service::RunError;
 use crate::start;
 use crate::subscriptions::{Subscriptions, next_of};
@@ -32,6 +33,12 @@ const BATCH: usize = 128;
 /// Results and failures that may wait for the run loop; their senders wait beyond it.
 pub(crate) const RESULTS: usize = 1024;
 
+/// Begin of the subjects of lifecycle events.
+const LIFECYCLE: &str = "choria.lifecycle.";
+/// Requests that one task signs: two milliseconds of work, so that a wave is spread over the processors and the first are
+/// on their way soon.
+const SIGN_AT_ONCE: usize = 8;
+
 /// How often the connection's own counters are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 
@@ -39,6 +46,36 @@ const LOOK_AROUND: Duration = Duration::from_secs(10);
 pub(crate) enum TaskResult {
     SendFailed { origin: Option<(u64, u64)>, fault: SendFault },
     Helper { flow: u64, result: Box<Result<HelperAnswer, HelperError>>, notes: RunNotes, elapsed: Duration },
+}
+
+/// A request on its way out.
+struct Outgoing {
+    origin: Option<(u64, u64)>,
+    subject: String,
+    reply_to: String,
+    document: Document,
+}
+
+impl Outgoing {
+    /// A request to one node also gets its reply subject as that of NATS, which nodes ignore: so the broker tells at once
+    /// when nobody is there. Nobody need be there for a discovery.
+    fn nats_reply(&self) -> Option<&str> {
+        self.origin.is_some().then_some(&*self.reply_to)
+    }
+}
+
+async fn deliver(
+    connector: &dyn Connector,
+    caller: &Caller,
+    server: &str,
+    outgoing: &Outgoing,
+) -> Result<(), SendFault> {
+    let body = outgoing.document.encode(caller, &outgoing.reply_to, server).map_err(SendFault::Impossible)?;
+    let sent = match outgoing.nats_reply() {
+        Some(reply) => connector.request(&outgoing.subject, reply, Bytes::from(body)).await,
+        None => connector.publish(&outgoing.subject, Bytes::from(body)).await,
+    };
+    sent.map_err(|error| send_fault(&error))
 }
 
 /// The run loop and what it needs.
@@ -78,40 +115,36 @@ impl Run {
         let mut drain_until: Option<tokio::time::Instant> = None;
         let mut look_around = tokio::time::interval(LOOK_AROUND);
         let ended = loop {
-            for effect in self.engine.take_effects() {
-                self.carry_out(effect);
-            }
+            self.carry_out();
             if drain_until.is_some() && self.engine.is_idle() {
                 break Ok(());
             }
             let timer = self.engine.next_timer().map(tokio::time::Instant::from_std);
             tokio::select! {
-                message = subs.replies.next() => {
+                message = subs.replies.next_or_status() => {
                     let Some(message) = message else { break Err(RunError::Closed) };
-                    self.take(message, &mut subs.replies, |engine, m, now| engine.reply(&m.subject, &m.payload, now));
+                    self.take(message, &mut subs.replies, answered);
                 },
-                message = subs.startups.next() => {
+                message = subs.nodes.next() => {
                     let Some(message) = message else { break Err(RunError::Closed) };
-                    self.take(message, &mut subs.startups, |engine, m, now| engine.node_event(&m.payload, now));
-                },
-                message = subs.shutdowns.next() => {
-                    let Some(message) = message else { break Err(RunError::Closed) };
-                    self.take(message, &mut subs.shutdowns, |engine, m, now| engine.node_event(&m.payload, now));
-                },
-                message = subs.registrations.next() => {
-                    let Some(message) = message else { break Err(RunError::Closed) };
-                    self.take(message, &mut subs.registrations, |engine, m, now| engine.registration(&m.payload, now));
+                    self.take(message, &mut subs.nodes, heard);
                 },
                 message = next_of(&mut subs.fleet) => {
-                    if let Some(message) = message {
-                        self.engine.fleet_event(&message.payload, clock());
+                    if let (Some(message), Some(fleet)) = (message, &mut subs.fleet) {
+                        self.take(message, fleet, |engine, m, now| engine.fleet_event(&m.payload, now));
                     }
                 },
                 message = subs.provisioners.next() => {
                     let Some(message) = message else { break Err(RunError::Closed) };
                     self.meet(&message.payload);
                 },
-                Some(result) = results.recv() => self.absorb(result),
+                Some(result) = results.recv() => {
+                    self.absorb(result);
+                    for _ in 1..BATCH {
+                        let Ok(result) = results.try_recv() else { break };
+                        self.absorb(result);
+                    }
+                },
                 Some(command) = commands.recv() => {
                     obey(command, &mut self.engine, &self.about, &self.link, &self.metrics);
                 },
@@ -149,54 +182,104 @@ impl Run {
     fn take(&mut self, first: Message, rest: &mut Subscription, handle: impl Fn(&mut Engine, &Message, Now)) {
         handle(&mut self.engine, &first, clock());
         for _ in 1..BATCH {
-            let Some(message) = rest.try_next() else { return };
+            let Some(message) = rest.try_next_or_status() else { return };
             handle(&mut self.engine, &message, clock());
         }
     }
 
-    fn carry_out(&self, effect: Effect) {
-        let results = self.results.clone();
-        match effect {
-            Effect::Send { origin, subject, reply_to, document } => {
-                let (connector, caller) = (Arc::clone(&self.connector), Arc::clone(&self.caller));
-                let server = Arc::clone(&self.server);
-                tokio::spawn(async move {
-                    let fault = match document.encode(&caller, &reply_to, &server) {
-                        Err(reason) => SendFault::Impossible(reason),
-                        Ok(body) => match connector.publish(&subject, Bytes::from(body)).await {
-                            Ok(()) => return,
-                            Err(error) => send_fault(&error),
-                        },
-                    };
-                    let _ = results.send(TaskResult::SendFailed { origin, fault }).await;
-                });
+    /// Does what the engine wants. What is ready to be sent goes out at once, in order; what must be signed first, and what
+    /// finds no room, is a task's.
+    fn carry_out(&mut self) {
+        let mut unsigned = Vec::new();
+        for effect in self.engine.take_effects() {
+            match effect {
+                Effect::Send { origin, subject, reply_to, document } => {
+                    let outgoing = Outgoing { origin, subject, reply_to, document };
+                    match &outgoing.document {
+                        Document::Ready(_) => self.send(outgoing),
+                        Document::Unsigned(_) => unsigned.push(outgoing),
+                    }
+                }
+                Effect::Tell(event) => self.tell(&event),
+                Effect::Helper { flow, question } => self.ask_helper(flow, question),
             }
-            Effect::Tell(event) => {
-                let connector = Arc::clone(&self.connector);
+        }
+        while !unsigned.is_empty() {
+            let rest = unsigned.split_off(unsigned.len().min(SIGN_AT_ONCE));
+            let batch = std::mem::replace(&mut unsigned, rest);
+            self.deliver_later(batch);
+        }
+    }
+
+    fn send(&mut self, outgoing: Outgoing) {
+        let sent = match outgoing.document.encode(&self.caller, &outgoing.reply_to, &self.server) {
+            Err(reason) => Err(SendFault::Impossible(reason)),
+            Ok(body) => self
+                .connector
+                .try_publish(&outgoing.subject, outgoing.nats_reply(), &body)
+                .map_err(|error| send_fault(&error)),
+        };
+        match sent {
+            Ok(true) => {}
+            Ok(false) => self.deliver_later(vec![outgoing]),
+            // Told through the channel, as by tasks: the engine is not called back while it hands out work.
+            Err(fault) => self.failed_later(outgoing.origin, fault),
+        }
+    }
+
+    /// Signs, encodes and publishes in a task.
+    fn deliver_later(&self, batch: Vec<Outgoing>) {
+        let (connector, caller) = (Arc::clone(&self.connector), Arc::clone(&self.caller));
+        let (server, results) = (Arc::clone(&self.server), self.results.clone());
+        tokio::spawn(async move {
+            for outgoing in batch {
+                if let Err(fault) = deliver(&*connector, &caller, &server, &outgoing).await {
+                    let _ = results.send(TaskResult::SendFailed { origin: outgoing.origin, fault }).await;
+                }
+            }
+        });
+    }
+
+    fn failed_later(&self, origin: Option<(u64, u64)>, fault: SendFault) {
+        let results = self.results.clone();
+        tokio::spawn(async move {
+            let _ = results.send(TaskResult::SendFailed { origin, fault }).await;
+        });
+    }
+
+    /// Publishes an event if there is room. What became of the node is in its history and in the log as well.
+    fn tell(&self, event: &Event) {
+        match self.connector.try_publish(&event.subject(), None, event.to_cloud_event().as_bytes()) {
+            Ok(true) => {}
+            Ok(false) => {
+                let (connector, subject) = (Arc::clone(&self.connector), event.subject());
+                let body = Bytes::from(event.to_cloud_event());
                 tokio::spawn(async move {
-                    if let Err(error) = connector.publish(&event.subject(), Bytes::from(event.to_cloud_event())).await {
-                        tracing::debug!("an event of {} was not published: {error}", event.identity);
+                    if let Err(error) = connector.publish(&subject, body).await {
+                        tracing::debug!("an event was not published on {subject}: {error}");
                     }
                 });
             }
-            Effect::Helper { flow, question } => {
-                let (runner, over) = (self.runner.clone(), self.over.clone());
-                tokio::spawn(async move {
-                    let began = Instant::now();
-                    let outcome = tokio::select! {
-                        outcome = runner.run(&question) => outcome,
-                        // Dropping the run kills its process.
-                        () = over.cancelled() => return,
-                    };
-                    let (result, notes) = match outcome {
-                        Ok((answer, notes)) => (Box::new(Ok(answer)), notes),
-                        Err((error, notes)) => (Box::new(Err(error)), notes),
-                    };
-                    let elapsed = began.elapsed().saturating_sub(notes.waited);
-                    let _ = results.send(TaskResult::Helper { flow, result, notes, elapsed }).await;
-                });
-            }
+            Err(error) => tracing::debug!("an event of {} was not published: {error}", event.identity),
         }
+    }
+
+    fn ask_helper(&self, flow: u64, question: Arc<Question>) {
+        let (runner, over, results) = (self.runner.clone(), self.over.clone(), self.results.clone());
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let outcome = tokio::select! {
+                outcome = runner.run(&question) => outcome,
+                // Dropping the run kills its process.
+                () = over.cancelled() => return,
+            };
+            let (result, notes) = match outcome {
+                Ok((answer, notes)) => (Box::new(Ok(answer)), notes),
+                Err((error, notes)) => (Box::new(Err(error)), notes),
+            };
+            let elapsed = began.elapsed();
+            let _ = results.send(TaskResult::Helper { flow, result, notes, elapsed }).await;
+        });
     }
 
     /// A provisioner started. One of our own identity would defeat the lock by which nodes keep provisioners apart,
@@ -295,6 +378,25 @@ impl Run {
         self.about.helper = kind(config.helper.as_ref());
         self.config = config;
         tracing::info!("the configuration was read again");
+    }
+}
+
+/// A message on the reply subjects.
+fn answered(engine: &mut Engine, message: &Message, now: Now) {
+    match message.status {
+        None => engine.reply(&message.subject, &message.payload, now),
+        Some(NO_RESPONDERS) => engine.nobody_listens(&message.subject, now),
+        Some(_) => {}
+    }
+}
+
+/// A message about nodes that wait.
+fn heard(engine: &mut Engine, message: &Message, now: Now) {
+    match &*message.subject {
+        _ if message.status.is_some() => {}
+        advisory::SUBJECT => engine.connection_ended(&message.payload, now),
+        subject if subject.starts_with(LIFECYCLE) => engine.node_event(&message.payload, now),
+        _ => engine.registration(&message.payload, now),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use choria_connector::{Connector, ConnectorError, Message, Subscription};
+use choria_connector::{Connector, ConnectorError, Message, Subscription, Wanted};
 use choria_protocol::{lifecycle, subjects};
 use tokio::time::timeout;
 
+use crate::advisory;
 use crate::config::{ProvisionerConfig, VerifyRestart};
 use crate::requests::Caller;
 
@@ -17,9 +18,9 @@ const CONFIRM: Duration = Duration::from_secs(5);
 /// Everything that is listened to, over the one connection.
 pub(crate) struct Subscriptions {
     pub(crate) replies: Subscription,
-    pub(crate) startups: Subscription,
-    pub(crate) shutdowns: Subscription,
-    pub(crate) registrations: Subscription,
+    /// What nodes say of themselves, and the broker of their connections: startup and shutdown events, registration data, ends
+    /// of connections. In one queue, because a start after an end means something else than an end after a start.
+    pub(crate) nodes: Subscription,
     /// Startup events of provisioners, our own among them.
     pub(crate) provisioners: Subscription,
     pub(crate) fleet: Option<Subscription>,
@@ -40,11 +41,16 @@ impl Subscriptions {
             let subject = subjects::lifecycle("startup", lifecycle::SERVER);
             Some(connector.subscribe(&subject, None, INCOMING).await?)
         };
+        let nodes = [
+            Wanted::new(subjects::lifecycle("startup", component)),
+            Wanted::new(subjects::lifecycle("shutdown", component)),
+            Wanted::new(registrations),
+            // Brokers that do not tell it to us are fine: then nobody is heard there.
+            Wanted::new(advisory::SUBJECT),
+        ];
         let subscriptions = Self {
             replies: connector.subscribe(&replies, None, INCOMING).await?,
-            startups: connector.subscribe(&subjects::lifecycle("startup", component), None, INCOMING).await?,
-            shutdowns: connector.subscribe(&subjects::lifecycle("shutdown", component), None, INCOMING).await?,
-            registrations: connector.subscribe(&registrations, None, INCOMING / 8).await?,
+            nodes: connector.subscribe_all(&nodes, INCOMING).await?,
             provisioners: connector
                 .subscribe(&subjects::lifecycle("startup", lifecycle::PROVISIONER), None, 100)
                 .await?,

@@ -35,7 +35,9 @@ pub enum AskError {
         reason: String,
     },
     /// It answered in another version.
-    #[error("the provisioner on {path} speaks version {theirs} of the control protocol, this program version {VERSION}")]
+    #[error(
+        "the provisioner on {path} speaks version {theirs} of the control protocol, this program version {VERSION}"
+    )]
     Version {
         /// The socket.
         path: PathBuf,

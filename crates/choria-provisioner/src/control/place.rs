@@ -67,9 +67,10 @@ pub(crate) fn names(config: &Path) -> [String; 2] {
 /// A name that no other configuration file has. The digest (FNV-1a) only tells files of one host apart.
 fn own_name(config: &Path) -> String {
     let full = std::fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
-    let digest = full.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let digest =
+        full.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     format!("control-{digest:016x}.sock")
 }
 

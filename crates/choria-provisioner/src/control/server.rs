@@ -142,7 +142,7 @@ fn bind_at(path: &Path) -> Result<Listener, BindError> {
     let failed = |source| BindError::Io { path: path.to_owned(), source };
     // Two provisioners that start at once must not both find the other's socket dead. Whoever else can open the directory
     // could hold the lock, so it is not waited for.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let _lock = File::open(directory).ok().and_then(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).ok());
     remove_dead(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
@@ -181,8 +181,11 @@ fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Serves until `stop`. `answer` is called once per question.
-pub async fn serve<F>(listener: Listener, answer: impl Fn(Request) -> F + Send + Sync + 'static, stop: CancellationToken)
-where
+pub async fn serve<F>(
+    listener: Listener,
+    answer: impl Fn(Request) -> F + Send + Sync + 'static,
+    stop: CancellationToken,
+) where
     F: Future<Output = Answer> + Send,
 {
     let (answer, places) = (Arc::new(answer), Arc::new(Semaphore::new(AT_A_TIME)));

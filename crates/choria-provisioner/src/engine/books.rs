@@ -57,7 +57,8 @@ impl Books {
         if let Some(node) = node {
             self.history.refused(node, reason, detail, now);
         }
-        let shown = |text: &str| -> String { text.chars().take(400).map(|c| if c.is_control() { ' ' } else { c }).collect() };
+        let shown =
+            |text: &str| -> String { text.chars().take(400).map(|c| if c.is_control() { ' ' } else { c }).collect() };
         let last = LastRefusal { at: now, detail: shown(detail), node: node.map(shown) };
         self.refusals.insert(reason, last);
     }

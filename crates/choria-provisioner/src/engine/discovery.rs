@@ -1,5 +1,6 @@
 //! Asking who waits: one request to all nodes per interval (spec 04 §5.3).
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Effect, Engine};
@@ -8,17 +9,23 @@ use crate::flow::Now;
 /// How long answers are taken. The original stops 300 ms after the last; a slow node costs us nothing.
 const ANSWERS: Duration = Duration::from_secs(10);
 
+/// After a broker was away, nodes come back one by one: within 20 s when they connect as the original does.
+const COMING_BACK: [Duration; 4] =
+    [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(11), Duration::from_secs(22)];
+
 /// When to ask next, and the open request.
 #[derive(Debug)]
 pub(super) struct Discovery {
     interval: Duration,
     next: Instant,
+    /// More of them beside the rhythm, in order.
+    extra: VecDeque<Instant>,
     open: Option<(u128, Instant)>,
 }
 
 impl Discovery {
     pub(super) fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, next: now, open: None }
+        Self { interval, next: now, extra: VecDeque::new(), open: None }
     }
 
     pub(super) fn set_interval(&mut self, interval: Duration, now: Instant) {
@@ -31,9 +38,30 @@ impl Discovery {
         self.next = self.next.min(now);
     }
 
+    /// Asks as soon as possible and some times more: those who lost their connection when we lost ours say nothing when they
+    /// are back.
+    pub(super) fn hurry_for_a_while(&mut self, now: Instant) {
+        self.hurry(now);
+        self.extra = COMING_BACK.map(|after| now + after).into();
+    }
+
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let closing = self.open.map(|(_, until)| until);
-        Some(closing.map_or(self.next, |until| until.min(self.next)))
+        [closing, self.extra.front().copied()].into_iter().flatten().chain([self.next]).min()
+    }
+
+    /// Whether it is time to ask.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let mut is_due = self.next <= now;
+        while self.next <= now {
+            // Counted from the start, so that cycles keep their rhythm.
+            self.next += self.interval;
+        }
+        while self.extra.front().is_some_and(|at| *at <= now) {
+            self.extra.pop_front();
+            is_due = true;
+        }
+        is_due
     }
 }
 
@@ -46,12 +74,8 @@ impl Engine {
             self.inbox.close(random, now.mono);
             self.discovery.open = None;
         }
-        if !self.connected || now.mono < self.discovery.next {
+        if !self.connected || !self.discovery.is_due(now.mono) {
             return;
-        }
-        while self.discovery.next <= now.mono {
-            // Counted from the start, so that cycles keep their rhythm.
-            self.discovery.next += self.discovery.interval;
         }
         if self.paused || self.draining {
             tracing::warn!("skipping discovery while paused");

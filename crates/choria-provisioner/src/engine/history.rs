@@ -252,10 +252,12 @@ impl Shelf {
         if !self.records.contains_key(name) {
             self.put(Arc::from(name), Record::default());
         }
-        let Some((name, record)) = self.records.get_key_value(name).map(|(name, _)| Arc::clone(name)).and_then(|name| {
-            let record = self.records.get_mut(&name)?;
-            Some((name, record))
-        }) else {
+        let Some((name, record)) =
+            self.records.get_key_value(name).map(|(name, _)| Arc::clone(name)).and_then(|name| {
+                let record = self.records.get_mut(&name)?;
+                Some((name, record))
+            })
+        else {
             return;
         };
         change(record);

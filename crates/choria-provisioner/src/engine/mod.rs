@@ -127,6 +127,7 @@ pub struct Engine {
     books: Books,
     random: Box<dyn RngCore + Send>,
     connected: bool,
+    was_connected: bool,
     paused: bool,
     draining: bool,
     effects: Vec<Effect>,
@@ -168,6 +169,7 @@ impl Engine {
             helper_queue: VecDeque::new(),
             helpers_running: 0,
             connected: false,
+            was_connected: false,
             paused: false,
             draining: false,
             effects: Vec::new(),
@@ -242,12 +244,21 @@ impl Engine {
         if connected != self.connected {
             self.books.connection_since = now.mono;
         }
-        if connected && !self.connected {
-            // Whoever started meanwhile was not heard.
-            self.discovery.hurry(now.mono);
-        }
+        let anew = connected && !self.connected;
         self.connected = connected;
+        if anew && !self.was_connected {
+            // Whoever started before us was not heard.
+            self.discovery.hurry(now.mono);
+        } else if anew {
+            self.discovery.hurry_for_a_while(now.mono);
+            // What was asked is lost, or its answer: a broker that is killed takes both along.
+            let flows: Vec<u64> = self.nodes.keys().copied().collect();
+            for flow in flows {
+                self.drive(flow, Input::ConnectedAnew, now);
+            }
+        }
         if connected {
+            self.was_connected = true;
             self.discover(now);
             self.start_waiting(now);
         }

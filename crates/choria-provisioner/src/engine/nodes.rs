@@ -71,7 +71,11 @@ impl Engine {
     pub(super) fn helper_backlog(&self) -> usize {
         let by_workers = self.settings.workers.saturating_mul(32).max(64);
         let Some(rate) = self.rates.lowest() else { return by_workers };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number, cut at the bound")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive number, cut at the bound"
+        )]
         let by_rate = (rate * BACKLOG_SECONDS).ceil().min(1e6) as usize;
         by_workers.min(by_rate.max(self.settings.workers))
     }

@@ -29,7 +29,10 @@ impl<const N: usize> Ring<N> {
 
     fn sum(&self, last: usize) -> u64 {
         let newest = self.newest;
-        (0..last.min(N) as u64).filter_map(|back| newest.checked_sub(back)).map(|n| u64::from(self.slots[index::<N>(n)])).sum()
+        (0..last.min(N) as u64)
+            .filter_map(|back| newest.checked_sub(back))
+            .map(|n| u64::from(self.slots[index::<N>(n)]))
+            .sum()
     }
 }
 

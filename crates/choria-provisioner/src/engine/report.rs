@@ -7,8 +7,8 @@ use super::Engine;
 use super::history::{Happening, Record, Stamp};
 use super::nodes::Node;
 use crate::control::types::{
-    Attempt, Explanation, Helper, HelperFailure, Limits, Next, Nodes, Note, Rate, Refusal, RefusalCount, Seen, Status, Step,
-    Totals, Waiting,
+    Attempt, Explanation, Helper, HelperFailure, Limits, Next, Nodes, Note, Rate, Refusal, RefusalCount, Seen, Status,
+    Step, Totals, Waiting,
 };
 use crate::flow::View;
 use crate::queue::Standing;
@@ -355,7 +355,9 @@ fn nothing_next(told: &Explanation, is_node: bool) -> (String, Next) {
     }
     let last = told.attempts.last().and_then(|attempt| attempt.outcome.as_deref());
     let next = match last {
-        Some("provisioned" | "home") => text("nothing: it was provisioned; it starts over when it is back in provisioning"),
+        Some("provisioned" | "home") => {
+            text("nothing: it was provisioned; it starts over when it is back in provisioning")
+        }
         Some("shut_down") => text("nothing: the helper had it shut down; it starts over when it is seen again"),
         _ => text("nothing before it is seen again (its startup event, a discovery or registration data)"),
     };

@@ -49,7 +49,13 @@ impl Teller {
     }
 
     /// Something was refused. `None`: too many of these, it will be in the next summary.
-    pub(super) fn refused(&mut self, reason: &'static str, node: Option<&str>, detail: &str, now: Now) -> Option<Event> {
+    pub(super) fn refused(
+        &mut self,
+        reason: &'static str,
+        node: Option<&str>,
+        detail: &str,
+        now: Now,
+    ) -> Option<Event> {
         let fresh = || Allowance { left: BURST, filled: now.mono, held_back: 0 };
         let allowance = self.allowances.entry(reason).or_insert_with(fresh);
         let gained = now.mono.saturating_duration_since(allowance.filled).as_millis() / EVERY.as_millis();

@@ -228,18 +228,24 @@ impl Flow {
                 self.wait_no_longer_than(DOUBT_WAIT, now, out);
             }
             (Input::Disconnected, State::Pausing { .. } | State::Helper { .. }) => self.left = true,
-            (Input::NodeRestarted, State::Calling { action, attempt, since, .. }) => {
-                let (action, attempt) = (*action, *attempt);
-                out.push(Output::Tried(action, now.mono.saturating_duration_since(*since)));
-                if action.may_be_broken_off() {
-                    let error = format!("the node restarted during {}", action.label());
-                    self.finish(Outcome::Interrupted { error }, out);
-                } else {
-                    self.try_failed(action, attempt, "the node restarted", now, out);
-                }
-            }
+            (Input::NodeRestarted, State::Calling { .. }) => self.begin_anew("the node restarted", now, out),
+            (Input::ConnectedAnew, State::Calling { .. }) => self.begin_anew("the connection was lost", now, out),
+            (Input::ConnectedAnew, State::Pausing { .. } | State::Helper { .. }) => self.left = false,
             // Late replies, answers to calls that were given up, a second start.
             _ => {}
+        }
+    }
+
+    /// What the node was asked is lost. It is asked again, from the first question on while that is still possible.
+    fn begin_anew(&mut self, cause: &str, now: Now, out: &mut Vec<Output>) {
+        let State::Calling { action, attempt, since, .. } = self.state else { return };
+        self.left = false;
+        out.push(Output::Tried(action, now.mono.saturating_duration_since(since)));
+        if action.may_be_broken_off() {
+            let error = format!("{cause} during {}", action.label());
+            self.finish(Outcome::Interrupted { error }, out);
+        } else {
+            self.try_failed(action, attempt, cause, now, out);
         }
     }
 

@@ -76,6 +76,8 @@ pub enum Input {
     NodeRestarted,
     /// The broker says that the node's connection ended.
     Disconnected,
+    /// Our connection or the node's was made anew: what was asked and answered over the old one is lost.
+    ConnectedAnew,
 }
 
 /// What a flow is doing, for people.

@@ -158,7 +158,8 @@ proptest::proptest! {
 fn a_call_that_nobody_hears_is_closed_and_no_other() {
     let (mut inbox, now) = (Inbox::new(CALLER), Instant::now());
     let subject = inbox.open(expect("n1"), 7);
-    for other in ["", "x", &subject[..subject.len() - 1], &inbox.prefix.clone(), &format!("{}{:032x}", inbox.prefix, 8)] {
+    for other in ["", "x", &subject[..subject.len() - 1], &inbox.prefix.clone(), &format!("{}{:032x}", inbox.prefix, 8)]
+    {
         assert_eq!(inbox.unanswerable(other, now), None, "{other}");
     }
     assert!(inbox.unanswerable(&subject, now).is_some());

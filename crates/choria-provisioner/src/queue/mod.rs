@@ -514,9 +514,7 @@ impl Scheduler {
         let node = self.nodes.get(identity)?;
         let until = node.timer.unwrap_or(node.last_seen);
         Some(match node.state {
-            State::Queued => {
-                Standing::Queued { place: self.queue.range(..=node.place).count(), leaves: node.timer }
-            }
+            State::Queued => Standing::Queued { place: self.queue.range(..=node.place).count(), leaves: node.timer },
             State::Probing => Standing::Probing,
             State::Silent => Standing::Silent,
             State::Engaged => Standing::Engaged,

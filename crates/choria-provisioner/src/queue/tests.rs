@@ -163,7 +163,9 @@ fn a_node_whose_connection_ended_leaves_unless_it_is_back_in_a_moment() {
         queue.seen(name, Source::Event, now);
         queue.disconnected(name, now);
     }
-    assert!(matches!(queue.standing("n2"), Some(Standing::Queued { place: 2, leaves: Some(at) }) if at == now + LINGER));
+    assert!(
+        matches!(queue.standing("n2"), Some(Standing::Queued { place: 2, leaves: Some(at) }) if at == now + LINGER)
+    );
     queue.disconnected("n2", now + secs(2));
     queue.seen("n2", Source::Discovery, now + secs(2));
     assert!(queue.advance(now + LINGER - Duration::from_millis(1)).is_empty());

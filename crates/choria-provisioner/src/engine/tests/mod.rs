@@ -475,6 +475,37 @@ fn without_a_connection_nothing_starts_and_then_discovery_runs_at_once() {
     assert_eq!(sim.metrics.discover_cycles.get(), before + 1);
 }
 
+/// The broker is killed and takes every open question along: nobody waits for answers that cannot come, and those who come
+/// back later are found without having said anything.
+#[test]
+fn a_lost_connection_costs_the_nodes_in_the_flow_a_moment() {
+    for lost in [Action::Jwt, Action::Inventory, Action::GenCsr, Action::Configure, Action::Restart] {
+        let mut sim = Sim::connected("jwt: true, pki: true");
+        let mut answers = 0;
+        sim.boot("n1", FakeNode::new(move |action| {
+            answers += usize::from(action == lost);
+            if action == lost && answers == 1 { Behaviour::Silent } else { Behaviour::Good }
+        }));
+        sim.run(secs(1));
+        assert_eq!(sim.asked("n1").last(), Some(&lost.name()), "it waits for the answer");
+        sim.engine.set_connected(false, sim.now);
+        sim.run(secs(1));
+        let began = sim.elapsed();
+        sim.engine.set_connected(true, sim.now);
+        sim.settle();
+        sim.run_until(secs(60), "it is provisioned", |sim| sim.metrics.provisioned.get() == 1);
+        assert!(sim.elapsed() - began < secs(6), "{lost:?}: {:?}", sim.elapsed() - began);
+    }
+    let mut sim = Sim::connected("");
+    sim.run(secs(1));
+    sim.engine.set_connected(false, sim.now);
+    sim.engine.set_connected(true, sim.now);
+    sim.settle();
+    sim.run(secs(9));
+    sim.nodes.insert("late".into(), FakeNode::good());
+    sim.run_until(secs(15), "it was found", |sim| sim.metrics.provisioned.get() == 1);
+}
+
 #[test]
 fn a_reload_changes_what_the_next_node_meets() {
     let mut sim = Sim::connected("");

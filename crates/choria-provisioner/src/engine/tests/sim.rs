@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use choria_protocol::lifecycle::Kind;
 use choria_protocol::rpc::{PONG, ReplyBody, RequestBody, decode_payload, is_ping};
 use choria_protocol::v1::{Headers, Reply, Request, encode_reply};
-use choria_protocol::lifecycle::Kind;
 use choria_protocol::{ids, lifecycle, v1};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
