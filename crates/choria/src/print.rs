@@ -7,5 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod graph;
 pub(crate) mod messages;
 pub(crate) mod ping;
+pub(crate) mod provisioner;
 pub(crate) mod replies;
+pub(crate) mod rules;
 pub(crate) mod token;

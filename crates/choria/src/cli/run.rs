@@ -115,10 +115,66 @@ pub(crate) struct ProvisionerArgs {
     pub command: Option<ProvisionerCommand>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ProvisionerCommand {
     /// Run the provisioner in the foreground. SIGHUP re-reads its configuration.
     Run,
+    /// How a running provisioner is doing: nodes by state, rate, refusals by reason, helper.
+    Status(ControlArgs),
+    /// What a running provisioner knows about a node: what it saw, tried and refused, with the reasons, and what comes next.
+    ///
+    /// Ends with status 1 when it knows nothing of that name.
+    Explain(ExplainArgs),
+    /// Make a running provisioner start no more nodes.
+    Pause(ControlArgs),
+    /// Let a paused provisioner go on.
+    Resume(ControlArgs),
+    /// What the rules of the built-in helper would make of a node, and why. No node is touched.
+    ///
+    /// Ends with status 1 when the node would be put off or refused.
+    Rules(RulesArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RulesArgs {
+    /// Identity of the node.
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    /// Rules, instead of those that --config names.
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+    /// Facts of the node, YAML or JSON.
+    #[arg(long, value_name = "FILE")]
+    pub facts: Option<PathBuf>,
+    /// Claims of its provisioning token, as `choria jwt view --json` prints them.
+    #[arg(long, value_name = "FILE")]
+    pub claims: Option<PathBuf>,
+    /// Where the node would keep its certificates.
+    #[arg(long, value_name = "DIR", default_value = "/etc/choria/ssl")]
+    pub ssldir: String,
+    /// One JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which provisioner is asked, and how its answer is shown.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ControlArgs {
+    /// Control socket of the provisioner, instead of the one of --config or the default place.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// One JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExplainArgs {
+    /// Identity of the node.
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    #[command(flatten)]
+    pub control: ControlArgs,
 }
 
 #[derive(Debug, Args)]
