@@ -24,7 +24,8 @@ pub(crate) use identity::{
     KeyType, TokenClaims,
 };
 pub(crate) use run::{
-    BrokerArgs, BrokerCommand, BrokerRun, DemoArgs, LabHelperArgs, ProvisionerArgs, ServerArgs, ServerRun,
+    BrokerArgs, BrokerCommand, BrokerRun, ControlArgs, DemoArgs, ExplainArgs, LabHelperArgs, ProvisionerArgs,
+    ProvisionerCommand, RulesArgs, ServerArgs, ServerRun,
 };
 pub(crate) use messages::{PubArgs, SubArgs};
 pub(crate) use tool::{
