@@ -65,10 +65,7 @@ impl ClientSettings {
 /// Why no connection was made, with what to do.
 pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
     let failure = Failure::from_error(error);
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    failure.hint(error.hint().unwrap_or("`choria doctor` looks at every step of the way and says what to do"))
 }
 
 /// A configuration that cannot be used; its text names file, line and value.

@@ -80,6 +80,10 @@ fn what_only_one_program_refuses_is_told() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stdout(&output).contains(wanted), "{}", stdout(&output));
     }
+    let config = lab.member_node_config("n1", 4222, "registration = file_content\n");
+    let output = in_lab(&lab, &["config", "validate", text(&config)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("plugin.choria.registration.file_content.data"), "{}", stdout(&output));
     let config = lab.broker_config(4222, 0, "plugin.choria.network.system.user = system\n");
     let output = in_lab(&lab, &["config", "validate", text(&config)]);
     assert_eq!(output.status.code(), Some(0));

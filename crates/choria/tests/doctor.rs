@@ -80,6 +80,19 @@ fn looking_at_a_node_does_not_disturb_it() {
     assert!(!stage.broker_output().contains("refused"), "{}", stage.broker_output());
 }
 
+/// A start would finish or take back what was interrupted; looking at it must not.
+#[test]
+fn an_interrupted_configuration_is_told_and_left_alone() {
+    let stage = Stage::new();
+    let config = stage.lab().member_node_config("n1.example.net", stage.port(), "");
+    let journal = config.with_file_name(".choria-configure.json");
+    std::fs::write(&journal, "{}").unwrap();
+    let (_, checks) = stage.doctor(&["--config", text(&config), "--offline"]);
+    let mode = checks.iter().find(|check| check["id"] == "server.mode").unwrap();
+    assert!(mode["detail"].as_str().unwrap().contains("a configuration was interrupted"), "{mode}");
+    assert_eq!(std::fs::read_to_string(&journal).unwrap(), "{}");
+}
+
 #[test]
 fn without_the_network_nothing_is_connected() {
     let stage = Stage::new();

@@ -6,6 +6,7 @@ use std::path::Path;
 use choria_broker::{Options, settings};
 use choria_config::{Config, Environment, Mode, Source, document, keys};
 use choria_provisioner::config::ProvisionerConfig;
+use choria_server::registration;
 
 use crate::cli::{ConfigArgs, ConfigCommand, ConfigExplain, ConfigValidate, Role};
 use crate::exit::{Exit, Failure, Outcome};
@@ -46,7 +47,12 @@ fn choria(report: &mut Report, path: &Path, mode: Mode) -> Result<(), Failure> {
     report.errors = inspection.problems.iter().map(|problem| entry(&problem.source, problem)).collect();
     report.warnings = inspection.warnings.iter().map(|warning| entry(&warning.source, warning)).collect();
     report.notes = inspection.notes.iter().map(|note| entry(&note.source, note)).collect();
-    if let (Some(config), Mode::Broker) = (&inspection.config, mode) {
+    let Some(config) = &inspection.config else { return Ok(()) };
+    if mode == Mode::Server {
+        // What only a server refuses: registration data that is nowhere, or goes nowhere.
+        report.errors.extend(registration::plugins(config).err().map(|error| Entry::general(error.to_string())));
+    }
+    if mode == Mode::Broker {
         // What only a broker refuses: parts that this version does not have, addresses, nothing switched on.
         match settings::outline(config, environment.build_settings(), Options::default()) {
             Ok(outline) => report.warnings.extend(outline.warnings.into_iter().map(Entry::general)),

@@ -27,7 +27,7 @@ use std::io::Write;
 use std::path::Path;
 
 use choria_client::ClientOptions;
-use choria_config::{BuildSettings, Config, Environment, Mode, keys};
+use choria_config::{Config, Environment, Mode, keys};
 use choria_connector::{ConnectOptions, Right};
 use choria_protocol::subjects;
 use choria_security::provider::Surroundings;
@@ -59,7 +59,6 @@ const SECURITY: [&str; 4] = ["security.", "ca.", "certificate.", "key."];
 pub(crate) struct Context<'a> {
     args: &'a DoctorArgs,
     environment: Environment,
-    build: BuildSettings,
     /// Unix seconds.
     now: i64,
 }
@@ -77,7 +76,7 @@ pub(crate) fn run(args: &DoctorArgs, debug: bool) -> Outcome {
     let role = args.role.unwrap_or_else(|| args.config.as_deref().map_or(Role::Client, role::guess));
     let environment = Environment::from_process();
     let now = jiff::Timestamp::now().as_second();
-    let context = Context { args, build: environment.build_settings().clone(), environment, now };
+    let context = Context { args, environment, now };
     let mut findings = Findings::default();
     let spinner = (!args.offline).then(|| waiting("looking"));
     process::small_runtime()?.block_on(check(role, &context, &mut findings));
@@ -163,9 +162,22 @@ async fn member(context: &Context<'_>, findings: &mut Findings, settings: Server
     certificates::check(findings, context, &config, &Duty::Node, &[surroundings]);
     a_token_if_named(context, findings);
     clock::check(findings, context);
+    starts(findings, &settings);
     let rights = rights::node(&config.get(&keys::COLLECTIVES), &settings.identity());
     let connection = Server::builder(settings).connection().map_err(|error| error.to_string());
     brokers(context, findings, connection, &rights).await;
+}
+
+/// Whether the server would be made of these settings: for what the single checks do not know.
+fn starts(findings: &mut Findings, settings: &ServerSettings) {
+    let id = "server.settings";
+    match Server::builder(settings.clone()).build() {
+        Ok(_) => findings.ok(id, settings.identity(), "registration, authorization and trust can be set up"),
+        Err(_) if findings.any_failed(&SECURITY) => {
+            findings.skipped(&[id], "keys and certificates cannot be used, see above");
+        }
+        Err(error) => findings.failed(id, settings.identity(), error, "correct the setting that is named"),
+    }
 }
 
 /// A node with a token and without a certificate.

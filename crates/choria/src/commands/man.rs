@@ -64,3 +64,35 @@ fn write_all(root: &Command, directory: &Path) -> io::Result<usize> {
     }
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command and flag that help shows says what it is for.
+    fn check(command: &Command) {
+        let name = command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned();
+        assert!(command.get_about().is_some(), "{name} says nothing of itself");
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!help.trim().is_empty(), "{name}: {} says nothing of itself", argument.get_id());
+        }
+        command.get_subcommands().filter(|command| !command.is_hide_set()).for_each(check);
+    }
+
+    #[test]
+    fn every_command_and_flag_is_explained() {
+        let root = tree();
+        check(&root);
+        assert!(find(&root, &["t".to_owned(), "check".to_owned()]).is_some(), "aliases lead to pages, too");
+        assert!(find(&root, &["nonsense".to_owned()]).is_none());
+    }
+
+    #[test]
+    fn pages_are_named_after_the_whole_command() {
+        let directory = tempfile::tempdir().unwrap();
+        let count = write_all(&tree(), directory.path()).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), count, "no two pages of one name");
+        assert!(directory.path().join("choria-tool-event.1").exists());
+    }
+}

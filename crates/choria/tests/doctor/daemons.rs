@@ -95,6 +95,48 @@ fn faults_of_provisioners() {
     ]);
 }
 
+#[test]
+fn faults_of_servers() {
+    check(&[
+        Fault {
+            name: "registration data that is nowhere",
+            stage: |stage| {
+                let config = stage.lab().member_node_config("n1", stage.port(), "registration = file_content\n");
+                arguments(&["--config", text(&config)])
+            },
+            id: "server.settings",
+            status: "failed",
+            says: &["plugin.choria.registration.file_content.data"],
+            advice: "correct the setting",
+        },
+        Fault {
+            name: "a node with the certificate of another",
+            stage: |stage| {
+                stage.broker("");
+                let other = stage.lab().ca().node("n2.example.net").config_lines();
+                let config = stage.lab().member_node_config("n1.example.net", stage.port(), &other);
+                stage.certname("n1.example.net");
+                arguments(&["--config", text(&config)])
+            },
+            id: "certificate.names",
+            status: "warning",
+            says: &["for n2.example.net, but this node is n1.example.net"],
+            advice: "get a certificate for the node's identity",
+        },
+        Fault {
+            name: "a broken configuration",
+            stage: |stage| {
+                let config = stage.lab().member_node_config("n1", stage.port(), "rpcauthorization = on\n");
+                arguments(&["--config", text(&config)])
+            },
+            id: "server.mode",
+            status: "failed",
+            says: &["server.conf:9: rpcauthorization = on is not valid"],
+            advice: "correct the configuration",
+        },
+    ]);
+}
+
 /// A port that is held as long as the process runs.
 fn held(port: u16) {
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();

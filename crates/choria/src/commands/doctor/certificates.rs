@@ -188,7 +188,8 @@ fn trusted(
         Err(error) => {
             let advice = match error {
                 ChainError::Untrusted { .. } => {
-                    "certificate and CA must come from the same authority: check plugin.security.file.ca, or get a certificate from that CA"
+                    "certificate and CA must come from the same authority: check plugin.security.file.ca, or get a \
+                     certificate from that CA"
                 }
                 _ => "get a new certificate",
             };
@@ -267,7 +268,8 @@ fn serves(findings: &mut Findings, path: &Path, facts: &CertificateFacts, host: 
             id,
             path.display(),
             format!("for {}, not for {host}, which is what this broker calls itself", alternative()),
-            "clients must connect by one of the certificate's names: use those in plugin.choria.middleware_hosts, set plugin.choria.network.public_url, or get another certificate",
+            "clients must connect by one of the certificate's names: use those in plugin.choria.middleware_hosts, \
+             set plugin.choria.network.public_url, or get another certificate",
         );
     }
 }

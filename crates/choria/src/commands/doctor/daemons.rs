@@ -20,7 +20,7 @@ use crate::settings::daemon;
 /// What the broker would be.
 pub(super) fn outline(findings: &mut Findings, context: &Context<'_>, config: &Config) -> Option<Outline> {
     let file = config.path().map(|path| path.display().to_string()).unwrap_or_default();
-    match settings::outline(config, &context.build, Options::default()) {
+    match settings::outline(config, context.environment.build_settings(), Options::default()) {
         Ok(outline) => {
             let provisioning = if outline.provisioning { "with" } else { "without" };
             let detail = format!("{}, {provisioning} an account for unprovisioned nodes", outline.identity);
@@ -42,7 +42,12 @@ pub(super) fn start(findings: &mut Findings, context: &Context<'_>, config: &Con
     if findings.any_failed(&SECURITY) || findings.any_failed(&["token.signer"]) {
         return;
     }
-    if let Err(error) = Service::with_options(config, &context.build, Options::default(), context.environment.clone()) {
+    if let Err(error) = Service::with_options(
+        config,
+        context.environment.build_settings(),
+        Options::default(),
+        context.environment.clone(),
+    ) {
         findings.failed("security.setup", "TLS", error, "correct the setting that is named");
     }
 }
@@ -115,8 +120,9 @@ pub(super) fn open_files(findings: &mut Findings, context: &Context<'_>, config:
         return findings.skipped(&[id], "the system does not tell the limit");
     };
     let limited = Options { open_files: Some(files), ..Options::default() };
-    let warnings =
-        settings::outline(config, &context.build, limited).map(|outline| outline.warnings).unwrap_or_default();
+    let warnings = settings::outline(config, context.environment.build_settings(), limited)
+        .map(|outline| outline.warnings)
+        .unwrap_or_default();
     match warnings.into_iter().find(|warning| !outline.warnings.contains(warning)) {
         Some(warning) => {
             let advice = "the limit of this shell was looked at; that of the broker's unit may be another";
@@ -200,7 +206,8 @@ pub(super) async fn provisioner_connection(
         match account.as_deref() {
             Some(subjects::PROVISIONING_COLLECTIVE) => findings.ok(id, &target, "provisioning"),
             Some(other) => {
-                let advice = "broker_provisioning_password: the value of plugin.choria.network.provisioning.client_password on the broker";
+                let advice = "broker_provisioning_password: the value of \
+                 plugin.choria.network.provisioning.client_password on the broker";
                 findings.failed(id, &target, format!("{other}, where no unprovisioned node is"), advice);
             }
             None => findings.skipped(&[id], format!("{target} does not tell")),
@@ -221,6 +228,7 @@ async fn without_password(findings: &mut Findings, options: &ConnectOptions) {
         id,
         "broker_provisioning_password",
         "the broker accepts our certificate, but not user provisioner with this password",
-        "broker_provisioning_password must be the value of plugin.choria.network.provisioning.client_password on the broker, which must be set there",
+        "broker_provisioning_password must be the value of plugin.choria.network.provisioning.client_password on the \
+         broker, which must be set there",
     );
 }

@@ -22,8 +22,8 @@ const STAGES: [(Stage, &str, &str); 4] = [
 /// All checks that need the network.
 pub(super) const ALL: [&str; 6] = ["brokers", "dns", "broker.tcp", "broker.protocol", "broker.tls", "broker.connect"];
 
-/// How long a broker may take from the TCP connection to its answer. It may ask another connection of our name first, which
-/// takes 2 s.
+/// How long a broker may take from the TCP connection to its answer. It may ask another connection of our name first,
+/// which takes 2 s.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Finds the brokers and connects to each of them once. Those that accepted us come back.

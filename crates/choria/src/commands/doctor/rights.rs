@@ -53,7 +53,8 @@ pub(super) async fn check(findings: &mut Findings, target: &Target, probe: &mut 
         match probe.ask(right).await {
             Ok(None) => findings.ok(id, subject, format!("granted by {target}")),
             Ok(Some(words)) => {
-                let advice = "the broker's configuration limits this connection: see plugin.choria.network.client_hosts and plugin.choria.network.deny_server_connections there";
+                let advice = "the broker's configuration limits this connection: see \
+                 plugin.choria.network.client_hosts and plugin.choria.network.deny_server_connections there";
                 findings.failed(id, subject, format!("{target} says {words}"), advice);
             }
             Err(failure) => {

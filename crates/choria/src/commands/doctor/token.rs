@@ -13,8 +13,8 @@ use crate::text::{distance, utc};
 
 const ALL: [&str; 4] = ["token.content", "token.validity", "token.signature", "token.permissions"];
 
-/// Checks the token file. `signer` is the configuration key and the key that the signature must be made with, where that is
-/// known.
+/// Checks the token file. `signer` is the configuration key and the key that the signature must be made with, where that
+/// is known.
 pub(super) fn check(
     findings: &mut Findings,
     context: &Context<'_>,
@@ -24,7 +24,8 @@ pub(super) fn check(
     let text = match keyfile::read_token(path) {
         Ok(text) => text,
         Err(error) => {
-            let advice = "put the token there (`choria jwt provisioning FILE KEY` makes one), or name another with --provisioning-jwt";
+            let advice = "put the token there (`choria jwt provisioning FILE KEY` makes one), or name another with \
+             --provisioning-jwt";
             findings.failed("token.file", path.display(), error, advice);
             findings.skipped(&ALL, "the token cannot be read");
             return None;
@@ -115,7 +116,8 @@ fn signature(
         }
         Err(error) => {
             let advice = format!(
-                "token and {setting} must come from the same key pair: sign the token with the other key, or name its public key there"
+                "token and {setting} must come from the same key pair: sign the token with the other key, or name \
+                 its public key there"
             );
             findings.failed(id, path.display(), error, advice);
         }
