@@ -25,6 +25,7 @@ fn help_texts() {
         &["server"],
         &["server", "run"],
         &["provisioner", "run"],
+        &["provisioner", "rules"],
         &["jwt"],
         &["jwt", "provisioning"],
         &["jwt", "view"],
