@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub(crate) use bench::{BenchArgs, BenchCommand, BenchHelper, BenchProvisioning, EmulateArgs, Until};
+pub(crate) use bench::{BenchArgs, BenchCommand, BenchHelper, BenchIdle, BenchProvisioning, EmulateArgs, Until};
 pub(crate) use fleet::{
     ConnectionArgs, DiscoverArgs, Display, FilterArgs, Method, OutputArgs, PingArgs, ReqArgs, SelectionArgs,
 };

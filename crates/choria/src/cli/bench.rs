@@ -101,6 +101,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchCommand {
     /// Measure how fast blank nodes become fleet members: a broker, a provisioner and emulated nodes on this machine.
     Provisioning(BenchProvisioning),
+    /// Measure what connected nodes cost that do nothing: memory and processor time of broker, provisioner and nodes.
+    Idle(BenchIdle),
 }
 
 /// How the provisioner decides about nodes.
@@ -125,7 +127,8 @@ pub(crate) struct BenchProvisioning {
     /// How the provisioner decides about nodes.
     #[arg(long, value_name = "MODE", default_value = "builtin")]
     pub helper: BenchHelper,
-    /// Helper to use in place of the one in this program; the lab's directory is its working directory.
+    /// Helper to use in place of the one in this program. {ca}, {broker} and {client} stand for the directory of the
+    /// authority, the broker's address and the name of a client.
     #[arg(long, value_name = "COMMAND")]
     pub helper_command: Option<String>,
     /// Processes of a persistent helper.
@@ -142,6 +145,35 @@ pub(crate) struct BenchProvisioning {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Longest time until every node is a member.
+    #[arg(long, value_name = "DURATION", value_parser = crate::values::duration)]
+    pub timeout: Option<Duration>,
+    /// One JSON document on stdout.
+    #[arg(short = 'j', long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchIdle {
+    /// How many nodes.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub nodes: u32,
+    /// Members of the fleet in place of nodes that wait to be provisioned.
+    #[arg(long)]
+    pub members: bool,
+    /// Kind of the keys of members.
+    #[arg(long, value_name = "KIND", default_value = "p256")]
+    pub key: NodeKey,
+    /// How long the nodes may come to rest before it is measured.
+    #[arg(long, value_name = "DURATION", value_parser = crate::values::duration, default_value = "5s")]
+    pub settle: Duration,
+    /// How long they are watched.
+    #[arg(long, value_name = "DURATION", value_parser = crate::values::duration, default_value = "10s")]
+    pub hold: Duration,
+    /// Directory for everything that is made; it must be empty or absent. A temporary one otherwise, in memory where there
+    /// is room.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Longest time until all are connected.
     #[arg(long, value_name = "DURATION", value_parser = crate::values::duration)]
     pub timeout: Option<Duration>,
     /// One JSON document on stdout.

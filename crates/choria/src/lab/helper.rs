@@ -36,7 +36,7 @@ pub(crate) fn command(layout: &Layout) -> Result<String, Failure> {
 }
 
 /// A path as one word of a command line.
-fn quoted(path: &Path) -> Result<String, Failure> {
+pub(crate) fn quoted(path: &Path) -> Result<String, Failure> {
     let text = path.to_str().ok_or_else(|| Failure::new(format!("{} is not UTF-8", path.display())))?;
     Ok(format!("'{}'", text.replace('\'', r"'\''")))
 }

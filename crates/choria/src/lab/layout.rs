@@ -106,6 +106,11 @@ impl HelperPlan {
         Self { lines: format!("helper: {}\nhelper_mode: process\n", yaml_text(command)), rules: None }
     }
 
+    /// Nobody is provisioned: the provisioner itself puts every node off.
+    pub(crate) fn defers(layout: &Layout) -> Self {
+        Self::by_rule(layout, &serde_json::json!({"identity": "*", "defer": "nobody is provisioned here"}))
+    }
+
     /// The provisioner itself, by rules that say what the lab's helper says.
     pub(crate) fn builtin(layout: &Layout) -> Self {
         let rule = serde_json::json!({
@@ -113,6 +118,10 @@ impl HelperPlan {
             "configuration": layout.settings(),
             "action_policies": layout.policies(),
         });
+        Self::by_rule(layout, &rule)
+    }
+
+    fn by_rule(layout: &Layout, rule: &serde_json::Value) -> Self {
         let path = |relative: &str| yaml_text(&layout.path(relative).display().to_string());
         Self {
             lines: format!("helper_mode: builtin\nrules: {}\nca_directory: {}\n", path(RULES), path("ca")),

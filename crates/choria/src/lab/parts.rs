@@ -110,6 +110,11 @@ impl Part {
         drop(self.child.stdin.take());
     }
 
+    /// Ends it, with the chance to say goodbye.
+    pub(crate) fn end(&mut self) {
+        stop_together(std::slice::from_mut(self), Instant::now() + GRACE);
+    }
+
     fn signal(&self, signal: Signal) {
         if let (None, Ok(id)) = (self.ended, i32::try_from(self.child.id())) {
             // It may have ended a moment ago.

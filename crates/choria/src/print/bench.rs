@@ -2,7 +2,7 @@
 
 use choria_emulator::{Quantiles, Report};
 
-use crate::commands::bench::Document;
+use crate::commands::bench::{Document, IdleDocument};
 use crate::text::table;
 
 /// A finished emulation.
@@ -49,6 +49,40 @@ pub(crate) fn provisioning(document: &Document) -> String {
         text.push_str(&format!("{count} failed: {reason}\n"));
     }
     text.push_str(&format!("files in {} ({})\n", d.storage.directory, d.storage.kind));
+    text
+}
+
+/// Nodes at rest.
+pub(crate) fn idle(document: &IdleDocument) -> String {
+    let d = document;
+    let mut text = format!(
+        "\n{} {} nodes at rest for {:.1} s, connected in {:.3} s, lost {}\n\n",
+        d.nodes,
+        if d.kind == "members" { "member" } else { "waiting" },
+        d.idle_seconds,
+        d.connect_seconds,
+        d.lost
+    );
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / 1048576.0);
+    let rows: Vec<Vec<String>> = [
+        ("broker", d.rss_bytes.broker, d.rss_bytes_per_node.broker, d.peak_rss_bytes.broker, d.idle_cpu_percent.broker),
+        (
+            "provisioner",
+            d.rss_bytes.provisioner,
+            d.rss_bytes_per_node.provisioner,
+            d.peak_rss_bytes.provisioner,
+            d.idle_cpu_percent.provisioner,
+        ),
+        ("nodes", d.rss_bytes.nodes, d.rss_bytes_per_node.nodes, d.peak_rss_bytes.nodes, d.idle_cpu_percent.nodes),
+    ]
+    .into_iter()
+    .map(|(name, rss, each, peak, cpu)| {
+        vec![name.to_owned(), mib(rss), format!("{:.1}", each as f64 / 1024.0), mib(peak), format!("{cpu:.1}")]
+    })
+    .collect();
+    let heading = ["", "MiB", "KiB per node", "peak MiB", "CPU %"].map(str::to_owned);
+    text.push_str(&table(&heading, &rows));
+    text.push('\n');
     text
 }
 

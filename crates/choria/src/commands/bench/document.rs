@@ -1,13 +1,12 @@
 //! The document of `choria bench provisioning`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use choria_emulator::{Quantiles, Report, Sample};
 use serde::Serialize;
 
-use super::processes::Usage;
-use super::run::{Measured, Parts3};
+use super::place::Storage;
+use super::run::{Measured, PerPart};
 use crate::cli::{BenchHelper, BenchProvisioning};
 use crate::lab::Layout;
 
@@ -66,19 +65,6 @@ pub(crate) struct Document {
     pub left_out: Vec<String>,
 }
 
-/// One figure for each part.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct PerPart<T> {
-    /// The broker.
-    pub broker: T,
-    /// The provisioner, without its helper.
-    pub provisioner: T,
-    /// All nodes together.
-    pub nodes: T,
-    /// The helper's processes.
-    pub helper: T,
-}
-
 /// The provisioner's own counters.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Counted {
@@ -90,15 +76,6 @@ pub(crate) struct Counted {
     pub provision_errors: f64,
     /// Refusals.
     pub refused: f64,
-}
-
-/// Where the files were.
-#[derive(Debug, Serialize)]
-pub(crate) struct Storage {
-    /// The lab.
-    pub directory: String,
-    /// `memory` or `disk`.
-    pub kind: &'static str,
 }
 
 impl Document {
@@ -127,8 +104,8 @@ impl Document {
             rate_per_s: round(count / work, 1),
             latency_ms,
             phases,
-            cpu_seconds: cpu.rounded(2),
-            cpu_ms_per_node: cpu.scaled(1e3 / count).rounded(3),
+            cpu_seconds: cpu.map(|seconds| round(*seconds, 2)),
+            cpu_ms_per_node: cpu.map(|seconds| round(seconds * 1e3 / count, 3)),
             peak_rss_bytes: after.map(|usage| usage.peak_rss),
             lost: nodes - report.samples.iter().filter(|sample| sample.is_member).count(),
             duplicated: report.duplicated,
@@ -148,7 +125,7 @@ impl Document {
                 provision_errors: metrics.value("choria_provisioner_provision_errors"),
                 refused: metrics.value("choria_provisioner_refused"),
             },
-            storage: storage(&layout.directory),
+            storage: Storage::of(&layout.directory),
             notes: vec![
                 "phases without node_ in front are the provisioner's histogram: interpolated inside its buckets",
                 "cpu_seconds is user and system time of whole processes until all nodes are members, their start included",
@@ -167,47 +144,7 @@ fn times(report: &Report, clock: f64) -> (f64, Quantiles) {
     ((last - clock_ms) / 1e3, quantiles)
 }
 
-impl Parts3<Usage> {
-    fn map<T>(&self, take: impl Fn(&Usage) -> T) -> PerPart<T> {
-        PerPart {
-            broker: take(&self.broker),
-            provisioner: take(&self.provisioner),
-            nodes: take(&self.nodes),
-            helper: take(&self.helper),
-        }
-    }
-}
-
-impl PerPart<f64> {
-    fn sum(&self) -> f64 {
-        self.broker + self.provisioner + self.nodes + self.helper
-    }
-
-    fn each(&self, change: impl Fn(f64) -> f64) -> Self {
-        Self {
-            broker: change(self.broker),
-            provisioner: change(self.provisioner),
-            nodes: change(self.nodes),
-            helper: change(self.helper),
-        }
-    }
-
-    fn scaled(&self, factor: f64) -> Self {
-        self.each(|value| value * factor)
-    }
-
-    fn rounded(&self, digits: i32) -> Self {
-        self.each(|value| round(value, digits))
-    }
-}
-
 fn round(value: f64, digits: i32) -> f64 {
     let factor = 10f64.powi(digits);
     (value * factor).round() / factor
-}
-
-fn storage(directory: &Path) -> Storage {
-    let memory =
-        nix::sys::statfs::statfs(directory).is_ok_and(|facts| facts.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC);
-    Storage { directory: directory.display().to_string(), kind: if memory { "memory" } else { "disk" } }
 }

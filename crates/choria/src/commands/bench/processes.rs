@@ -8,6 +8,8 @@ use std::time::Duration;
 pub(crate) struct Usage {
     /// User and system time.
     pub cpu: Duration,
+    /// Resident memory now (VmRSS), in bytes.
+    pub rss: u64,
     /// Largest resident memory so far (VmHWM), in bytes.
     pub peak_rss: u64,
 }
@@ -25,12 +27,12 @@ struct Stat {
 pub(crate) fn usage(pid: u32) -> Usage {
     let cpu = stat(pid).map_or(Duration::ZERO, |stat| ticks(stat.own));
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    Usage { cpu, peak_rss: peak_rss(&status) }
+    Usage { cpu, rss: bytes(&status, "VmRSS:"), peak_rss: bytes(&status, "VmHWM:") }
 }
 
 /// What the children of a process and theirs used so far, those that have ended included.
 pub(crate) fn descendants(pid: u32) -> Usage {
-    let mut total = Usage { cpu: stat(pid).map_or(Duration::ZERO, |stat| ticks(stat.ended)), peak_rss: 0 };
+    let mut total = Usage { cpu: stat(pid).map_or(Duration::ZERO, |stat| ticks(stat.ended)), ..Usage::default() };
     let processes: Vec<(u32, u32)> =
         all().into_iter().filter_map(|id| stat(id).map(|stat| (id, stat.parent))).collect();
     let mut parents = vec![pid];
@@ -38,6 +40,7 @@ pub(crate) fn descendants(pid: u32) -> Usage {
         for (id, _) in processes.iter().filter(|(_, of)| *of == parent) {
             let own = usage(*id);
             total.cpu += own.cpu + stat(*id).map_or(Duration::ZERO, |stat| ticks(stat.ended));
+            total.rss += own.rss;
             total.peak_rss += own.peak_rss;
             parents.push(*id);
         }
@@ -65,8 +68,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-fn peak_rss(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+fn bytes(status: &str, what: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
     let kilobytes = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }
@@ -85,7 +88,7 @@ mod tests {
         let text = "42 (a b) c) S 7 42 42 0 -1 4194560 1 2 3 4 250 50 30 20 20 0 4 0 99 1 2";
         assert_eq!(parse_stat(text), Some(Stat { parent: 7, own: 300, ended: 50 }));
         assert_eq!(parse_stat("garbage"), None);
-        assert_eq!(peak_rss("VmPeak:\t  99 kB\nVmHWM:\t    1024 kB\n"), 1024 * 1024);
+        assert_eq!(bytes("VmPeak:\t  99 kB\nVmHWM:\t    1024 kB\n", "VmHWM:"), 1024 * 1024);
     }
 
     #[test]

@@ -1,27 +1,21 @@
-//! One run: starts the parts, waits for the nodes, and takes the measures at the right moments.
+//! One run of the benchmark of provisioning: starts the parts, waits, and takes the measures at the right moments.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::ChildStdout;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use choria_emulator::{Counts, Report};
-use serde_json::Value;
-use tokio::sync::mpsc;
+use choria_emulator::Report;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
+use super::nodes::Nodes;
 use super::processes::{self, Usage};
 use crate::exit::Failure;
-use crate::lab::parts::Start;
 use crate::lab::{Layout, Part, Parts, start};
 
 /// How often the provisioner is asked for its figures while it is waited for.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long after the last member the provisioner may take to have seen it, and a node to fall back: what is configured
-/// twice shows in this time.
-const SETTLE: Duration = Duration::from_secs(2);
-/// How long the nodes may take to say goodbye and report.
-const REPORT: Duration = Duration::from_secs(30);
+/// How long after the last member the parts are watched on: a node that is configured a second time, or falls back into
+/// provisioning, does so within this time, and the provisioner has seen all of them come home.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How long the provisioner may take to connect.
 const PROVISIONER_START: Duration = Duration::from_secs(20);
 
@@ -50,24 +44,43 @@ pub(crate) struct Measured {
     /// What the nodes saw.
     pub report: Report,
     /// Used when the clock began.
-    pub before: Parts3<Usage>,
+    pub before: PerPart<Usage>,
     /// Used when all were members.
-    pub after: Parts3<Usage>,
+    pub after: PerPart<Usage>,
     /// The provisioner's own figures.
     pub metrics: Metrics,
 }
 
-/// One value for each part.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Parts3<T> {
-    /// The broker's.
+/// One figure for each part.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub(crate) struct PerPart<T> {
+    /// The broker.
     pub broker: T,
-    /// The provisioner's, without its helper.
+    /// The provisioner, without its helper.
     pub provisioner: T,
-    /// Of all nodes together.
+    /// All nodes together.
     pub nodes: T,
-    /// Of the provisioner's helper processes.
+    /// The helper's processes.
     pub helper: T,
+}
+
+impl<T> PerPart<T> {
+    /// The same with each figure changed.
+    pub(crate) fn map<U>(&self, change: impl Fn(&T) -> U) -> PerPart<U> {
+        PerPart {
+            broker: change(&self.broker),
+            provisioner: change(&self.provisioner),
+            nodes: change(&self.nodes),
+            helper: change(&self.helper),
+        }
+    }
+}
+
+impl PerPart<f64> {
+    /// Of all parts together.
+    pub(crate) fn sum(&self) -> f64 {
+        self.broker + self.provisioner + self.nodes + self.helper
+    }
 }
 
 /// Runs it.
@@ -79,28 +92,40 @@ pub(crate) async fn run(plan: &Plan<'_>, shutdown: &CancellationToken) -> Result
     if !plan.wait_all_first {
         parts.0.push(provisioner(layout, shutdown).await?);
     }
-    let mut nodes = Nodes::start(plan)?;
+    let mut before = usage(&parts, None);
+    let mut nodes = nodes(plan)?;
     let deadline = Instant::now() + plan.limit;
     let mut clock = None;
-    let mut before = Parts3::default();
     if plan.wait_all_first {
-        nodes.until(plan, &mut parts, deadline, shutdown, |counts| counts.waiting).await?;
-        before = usage(&parts, &nodes);
+        nodes.until(&mut parts, deadline, shutdown, |counts| counts.waiting).await?;
+        before = usage(&parts, Some(&nodes));
         clock = Some(unix_now());
-        // The connection is part of what is measured: a provisioner that starts finds everybody waiting.
+        // It starts and connects while the clock runs: that is part of what is measured here.
         parts.0.push(start::provisioner(layout)?);
     }
-    let all = nodes.until(plan, &mut parts, deadline, shutdown, |counts| counts.members).await?;
+    let all = nodes.until(&mut parts, deadline, shutdown, |counts| counts.members).await?;
+    let after = usage(&parts, Some(&nodes));
     if all {
-        settle(layout, &mut parts, shutdown).await?;
+        settle(&mut parts, shutdown).await?;
     }
-    let after = usage(&parts, &nodes);
-    let metrics = Metrics::parse(&start::page(layout.ports.metrics, "/metrics").unwrap_or_default());
+    let page = start::page(layout.ports.metrics, "/metrics");
+    let metrics = page.map(|page| Metrics::parse(&page)).map_err(|error| {
+        Failure::new(format!("could not read the provisioner's metrics from port {}: {error}", layout.ports.metrics))
+    })?;
     let report = nodes.report(shutdown).await?;
-    let clock = clock.unwrap_or_else(|| began(&report));
-    drop(nodes);
     parts.stop();
+    let clock = clock.unwrap_or_else(|| began(&report));
     Ok(Measured { clock, report, before, after, metrics })
+}
+
+fn nodes(plan: &Plan<'_>) -> Result<Nodes, Failure> {
+    let token = plan.layout.path("token/provisioning.jwt").display().to_string();
+    let mut more = vec!["--provisioning-jwt", token.as_str(), "--key", plan.key];
+    let rate = plan.rate.map(|rate| rate.to_string());
+    if let Some(rate) = &rate {
+        more.extend(["--rate", rate.as_str()]);
+    }
+    Nodes::start(plan.layout, &more, plan.quiet)
 }
 
 /// When the first node began to start, in Unix seconds.
@@ -114,7 +139,7 @@ fn unix_now() -> f64 {
 }
 
 /// Starts the provisioner and waits until it is connected.
-async fn provisioner(layout: &Layout, shutdown: &CancellationToken) -> Result<Part, Failure> {
+pub(crate) async fn provisioner(layout: &Layout, shutdown: &CancellationToken) -> Result<Part, Failure> {
     let mut part = start::provisioner(layout)?;
     let deadline = Instant::now() + PROVISIONER_START;
     loop {
@@ -131,160 +156,27 @@ async fn provisioner(layout: &Layout, shutdown: &CancellationToken) -> Result<Pa
     }
 }
 
-/// Waits until the provisioner has seen the last one come home, or a moment at most.
-async fn settle(layout: &Layout, parts: &mut Parts, shutdown: &CancellationToken) -> Result<(), Failure> {
-    let deadline = Instant::now() + SETTLE;
-    while Instant::now() < deadline {
-        parts.check()?;
-        pause(LOOK * 4, shutdown).await?;
-    }
-    let _ = layout;
-    Ok(())
+/// Watches on for a while.
+async fn settle(parts: &mut Parts, shutdown: &CancellationToken) -> Result<(), Failure> {
+    pause(SETTLE, shutdown).await?;
+    parts.check()
 }
 
-async fn pause(time: Duration, shutdown: &CancellationToken) -> Result<(), Failure> {
+/// Waits, unless interrupted.
+pub(crate) async fn pause(time: Duration, shutdown: &CancellationToken) -> Result<(), Failure> {
     tokio::select! {
         () = tokio::time::sleep(time) => Ok(()),
-        () = shutdown.cancelled() => Err(Failure::new("interrupted before every node was a fleet member")),
+        () = shutdown.cancelled() => Err(super::interrupted()),
     }
 }
 
-fn usage(parts: &Parts, nodes: &Nodes) -> Parts3<Usage> {
+/// What all parts used so far; broker and provisioner are the first of them.
+pub(crate) fn usage(parts: &Parts, nodes: Option<&Nodes>) -> PerPart<Usage> {
     let of = |index: usize| parts.0.get(index).map(|part| processes::usage(part.id())).unwrap_or_default();
-    let helper = parts.0.get(1).map(|part| processes::descendants(part.id())).unwrap_or_default();
-    Parts3 { broker: of(0), provisioner: of(1), nodes: processes::usage(nodes.part.id()), helper }
-}
-
-/// The emulator's process.
-struct Nodes {
-    part: Part,
-    lines: mpsc::Receiver<String>,
-    counts: Counts,
-    report: Option<Report>,
-}
-
-impl Nodes {
-    fn start(plan: &Plan<'_>) -> Result<Self, Failure> {
-        let layout = plan.layout;
-        let token = layout.path("token/provisioning.jwt").display().to_string();
-        let (nodes, names) = (layout.nodes.len().to_string(), layout.nodes.pattern());
-        let mut arguments = vec![
-            "emulate",
-            "--nodes",
-            &nodes,
-            "--names",
-            &names,
-            "--dir",
-            "nodes",
-            "--provisioning-jwt",
-            &token,
-            "--key",
-            plan.key,
-            "--json",
-            "--samples",
-            "--follow",
-        ];
-        let rate = plan.rate.map(|rate| rate.to_string());
-        if let Some(rate) = &rate {
-            arguments.extend(["--rate", rate.as_str()]);
-        }
-        let mut part = Part::start(&Start {
-            name: "nodes",
-            arguments: &arguments,
-            directory: &layout.directory,
-            log: "nodes.log",
-            variables: &[],
-            answers: true,
-        })?;
-        let stdout = part.answers().ok_or_else(|| part.explain("has no output"))?;
-        // A line for each look, and one at the end: they are read at once.
-        let (sender, lines) = mpsc::channel(64);
-        std::thread::Builder::new().name("nodes".to_owned()).spawn(move || forward(stdout, &sender))?;
-        Ok(Self { part, lines, counts: Counts::default(), report: None })
+    PerPart {
+        broker: of(0),
+        provisioner: of(1),
+        nodes: nodes.map(Nodes::usage).unwrap_or_default(),
+        helper: parts.0.get(1).map(|part| processes::descendants(part.id())).unwrap_or_default(),
     }
-
-    /// Waits until the count that `which` picks is that of all nodes. False when the time is over before.
-    async fn until(
-        &mut self,
-        plan: &Plan<'_>,
-        parts: &mut Parts,
-        deadline: Instant,
-        shutdown: &CancellationToken,
-        which: fn(&Counts) -> usize,
-    ) -> Result<bool, Failure> {
-        let all = plan.layout.nodes.len();
-        let mut look = tokio::time::interval(LOOK * 4);
-        while which(&self.counts) < all {
-            tokio::select! {
-                line = self.lines.recv() => match line {
-                    Some(line) => self.read(&line)?,
-                    None => {
-                        self.part.check()?;
-                        return Err(self.part.explain("said goodbye too early"));
-                    }
-                },
-                _ = look.tick() => {
-                    parts.check()?;
-                    if !plan.quiet {
-                        say(&self.counts);
-                    }
-                    if Instant::now() >= deadline || self.counts.failed == all {
-                        return Ok(false);
-                    }
-                }
-                () = shutdown.cancelled() => return Err(Failure::new("interrupted before every node was a fleet member")),
-            }
-        }
-        Ok(true)
-    }
-
-    fn read(&mut self, line: &str) -> Result<(), Failure> {
-        let value: Value = serde_json::from_str(line)?;
-        if value.get("samples").is_some() {
-            self.report = Some(serde_json::from_value(value)?);
-        } else {
-            self.counts = serde_json::from_value(value)?;
-        }
-        Ok(())
-    }
-
-    /// Lets the nodes end, and reads what they saw.
-    async fn report(&mut self, shutdown: &CancellationToken) -> Result<Report, Failure> {
-        self.part.release();
-        let deadline = tokio::time::Instant::now() + REPORT;
-        loop {
-            if let Some(report) = self.report.take() {
-                return Ok(report);
-            }
-            tokio::select! {
-                line = self.lines.recv() => match line {
-                    Some(line) => self.read(&line)?,
-                    None => return Err(self.part.explain("ended without a report")),
-                },
-                () = tokio::time::sleep_until(deadline) => return Err(self.part.explain("does not end")),
-                () = shutdown.cancelled() => return Err(Failure::new("interrupted")),
-            }
-        }
-    }
-}
-
-fn forward(stdout: ChildStdout, sender: &mpsc::Sender<String>) {
-    for line in BufReader::new(stdout).lines() {
-        let Ok(line) = line else { return };
-        if sender.blocking_send(line).is_err() {
-            return;
-        }
-    }
-}
-
-fn say(counts: &Counts) {
-    let _ = writeln!(
-        std::io::stderr(),
-        "{} started, {} waiting, {} configured, {} of {} members",
-        counts.started,
-        counts.waiting,
-        counts.configured,
-        counts.members,
-        counts.nodes
-    );
 }
