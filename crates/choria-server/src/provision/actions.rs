@@ -17,7 +17,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::agent::NAME;
-use super::configure::{self, ConfigureRequest, Context, ProviderCheck};
+use super::configure::{self, ConfigureRequest, Context, ProviderCheck, Recovered};
 use super::lock::ProvisioningLock;
 use crate::control::Control;
 use crate::files::{create_dir_all, load_config, read_text, replace_file};
@@ -157,11 +157,11 @@ impl Actions {
 
     /// Does what was admitted.
     pub fn work(&self, work: Work, now: Moment) -> Reply {
-        let done = match work.0 {
+        let done = self.settle().and_then(|()| match work.0 {
             Kind::Gen25519 { nonce } => self.gen25519(&nonce),
             Kind::GenCsr(subject) => self.gencsr(&subject),
             Kind::Configure(request) => self.configure(&request.0, &request.1, now.unix),
-        };
+        });
         done.unwrap_or_else(|refusal| refusal)
     }
 
@@ -180,6 +180,22 @@ impl Actions {
     }
 
     fn check_mode(&self, text: &str) -> Result<(), Reply> {
+    /// Ends what an earlier `configure` left to the next start because the disk failed on its way there and back, as that
+    /// start would. What lies about must not be taken for content of another call, nor a new key come under a certificate
+    /// that is yet to get its name.
+    fn settle(&self) -> Result<(), Reply> {
+        let Some(directory) = self.settings.config_directory() else { return Ok(()) };
+        match configure::recover(&**self.settings.files(), directory) {
+            Ok(Recovered::Nothing | Recovered::Old) => Ok(()),
+            // Whoever sent it was told that it failed; now it is what the next start uses.
+            Ok(Recovered::New) => {
+                self.control.set_configured();
+                Ok(())
+            }
+            Err(error) => Err(Reply::aborted(format!("An earlier configuration could not be finished: {error}"))),
+        }
+    }
+
         if self.settings.is_provisioning() { Ok(()) } else { Err(Reply::aborted(text)) }
     }
 
