@@ -165,21 +165,6 @@ impl Actions {
         done.unwrap_or_else(|refusal| refusal)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The token comes first, compared in constant time: who does not know it learns nothing and locks nobody out.
-    fn check_token(&self, inputs: Inputs<'_>) -> Result<(), Reply> {
-        let given = inputs.text("token")?;
-        match self.settings.token().action_token() {
-            Some(token) if token.matches(given) => Ok(()),
-            // Without a token nobody may do anything (spec 03 §17 row 8).
-            Some(_) | None => Err(Reply::aborted(WRONG_TOKEN)),
-        }
-    }
-
-    fn check_mode(&self, text: &str) -> Result<(), Reply> {
     /// Ends what an earlier `configure` left to the next start because the disk failed on its way there and back, as that
     /// start would. What lies about must not be taken for content of another call, nor a new key come under a certificate
     /// that is yet to get its name.
@@ -196,6 +181,21 @@ impl Actions {
         }
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token comes first, compared in constant time: who does not know it learns nothing and locks nobody out.
+    fn check_token(&self, inputs: Inputs<'_>) -> Result<(), Reply> {
+        let given = inputs.text("token")?;
+        match self.settings.token().action_token() {
+            Some(token) if token.matches(given) => Ok(()),
+            // Without a token nobody may do anything (spec 03 §17 row 8).
+            Some(_) | None => Err(Reply::aborted(WRONG_TOKEN)),
+        }
+    }
+
+    fn check_mode(&self, text: &str) -> Result<(), Reply> {
         if self.settings.is_provisioning() { Ok(()) } else { Err(Reply::aborted(text)) }
     }
 
