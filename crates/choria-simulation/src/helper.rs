@@ -19,8 +19,9 @@ use crate::trace::Time;
 
 /// Where the helper puts keys that it makes itself: a directory that no machine has.
 pub(crate) const HELPER_SSLDIR: &str = "/simulated/var/lib/choria/ssl";
-/// Key of a configuration that holds the number of the attempt.
-pub(crate) const ATTEMPT: &str = "plugin.simulation.attempt";
+/// Key of a configuration that holds the number of the attempt. One that is known: the search for what an unknown one might
+/// have meant would take more time than all else.
+pub(crate) const ATTEMPT: &str = "plugin.nats.user";
 
 /// What one helper call made.
 #[derive(Debug, Clone)]
@@ -216,7 +217,7 @@ impl Helper {
                 "makes no configuration"
             }
             Some(Mischief::Injection) => {
-                configuration.insert("plugin.simulation.x".into(), "1\nplugin.choria.server.provision = true".into());
+                configuration.insert("classesfile".into(), "1\nplugin.choria.server.provision = true".into());
                 "injects a setting"
             }
             Some(Mischief::ProvisionAgain) => {
@@ -261,7 +262,7 @@ pub(crate) fn configuration(identity: &str, attempt: usize, ssldir: &str) -> BTr
         ("plugin.security.file.key", file("private.pem")),
         ("plugin.security.file.ca", file("ca.pem")),
         (ATTEMPT, attempt.to_string()),
-        ("plugin.simulation.secret", format!("secret of {identity}")),
+        ("plugin.nats.pass", format!("secret of {identity}")),
     ];
     settings.map(|(key, value)| (key.to_owned(), value)).into()
 }

@@ -319,7 +319,9 @@ impl World {
             7 => wire(
                 json!({"csr": request_for("admin.mcollective"), "ssldir": "../../etc", "jwt": Material::get().token(None)}),
             ),
-            8 => wire(json!({"version": "x".repeat(900_000), "jwt": "x".repeat(900_000), "facts": {}})),
+            // Twice wrapped in base64 it is nearly a megabyte. Rare, because it takes longer than everything else.
+            8 if self.random.random_bool(0.15) => wire(json!({"version": "x".repeat(580_000), "facts": {}})),
+            8 => wire(json!({"version": "x".repeat(5000), "jwt": "x".repeat(5000), "facts": {}})),
             9 => reply_wire(envelope, &victim, reply_text(action, Reply::ok(json!({"message": "done"})))),
             11 => wire(json!({"jwt": Material::get().token(None), "ecdh_public": "", "configured": true})),
             10 => {
