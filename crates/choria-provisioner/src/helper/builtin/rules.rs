@@ -352,7 +352,8 @@ impl Reader<'_> {
         for (key, node) in section.entries("configuration")?.unwrap_or_default() {
             let value = self.value(key, node, section.position(node))?;
             answer::check_key(key).or_else(|reason| fault(value.at.clone(), reason))?;
-            let template = self.template(&value)?;
+            let template =
+                if key.eq_ignore_ascii_case("identity") { self.name(&value)? } else { self.template(&value)? };
             if let Some(text) = template.literal() {
                 answer::check_value(key, text).or_else(|reason| fault(value.at.clone(), reason))?;
             }
@@ -436,21 +437,18 @@ impl Reader<'_> {
             terms.validity = validity(&text)?;
         }
         if certificate.place("dns_names").is_some() {
-            terms.dns_names = certificate
-                .text_or_texts("dns_names")?
-                .iter()
-                .map(|text| self.dns_name(text))
-                .collect::<Result<_, _>>()?;
+            terms.dns_names =
+                certificate.text_or_texts("dns_names")?.iter().map(|text| self.name(text)).collect::<Result<_, _>>()?;
         }
         Ok(())
     }
 
-    /// A name in a certificate may be fixed, or come from what the provisioner knows to be true.
-    fn dns_name(&self, text: &Located<String>) -> Result<Template, ConfigError> {
+    /// What others know a node by may be fixed, or come from what the provisioner knows to be true.
+    fn name(&self, text: &Located<String>) -> Result<Template, ConfigError> {
         let template = self.template(text)?;
         if let Some(Variable::Fact(path)) = template.variables().find(|v| matches!(v, Variable::Fact(_))) {
             let reason = format!(
-                "facts.{path} cannot be part of a certificate name: facts are what the node says of itself, it could take any name; claims of the token are signed"
+                "facts.{path} cannot be part of a name that others know the node by: facts are what the node says of itself, it could take any name; claims of the token are signed"
             );
             return fault(text.at.clone(), reason);
         }

@@ -158,6 +158,7 @@ fn faults_have_a_place_and_a_hint() {
         ("rules: [{certificate: {validity: long}}]\n", "validity: "),
         ("rules: [{certificate: {valid: 1y}}]\n", "unknown key valid in certificate"),
         ("rules: [{certificate: {dns_names: '{{facts.fqdn}}'}}]\n", "facts are what the node says of itself"),
+        ("rules: [{configuration: {identity: '{{facts.fqdn}}'}}]\n", "facts are what the node says of itself"),
         ("rules: {a: b}\n", "rules must be a list, found a mapping"),
         ("rules: [\n", "file r.yaml could not be parsed: yaml: line"),
     ] {
