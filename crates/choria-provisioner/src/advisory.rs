@@ -12,6 +12,9 @@ const MAX_BYTES: usize = 16 * 1024;
 /// Reason of a connection that was ended because its name is used by a newer one, which lives.
 pub(crate) const TAKEN_OVER: &str = "Claim Taken Over";
 
+/// Reason of a connection that the client ended.
+pub(crate) const CLIENT_CLOSED: &str = "Client Closed";
+
 /// A connection ended.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Disconnect {

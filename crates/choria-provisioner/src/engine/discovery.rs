@@ -9,9 +9,8 @@ use crate::flow::Now;
 /// How long answers are taken. The original stops 300 ms after the last; a slow node costs us nothing.
 const ANSWERS: Duration = Duration::from_secs(10);
 
-/// After a broker was away, nodes come back one by one: within 20 s when they connect as the original does.
-const COMING_BACK: [Duration; 4] =
-    [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(11), Duration::from_secs(22)];
+/// Nodes that lost their connection come back one by one: they try again after up to 30 s, as the original does.
+const COMING_BACK: [u64; 5] = [2, 5, 11, 22, 40];
 
 /// When to ask next, and the open request.
 #[derive(Debug)]
@@ -38,11 +37,12 @@ impl Discovery {
         self.next = self.next.min(now);
     }
 
-    /// Asks as soon as possible and some times more: those who lost their connection when we lost ours say nothing when they
-    /// are back.
-    pub(super) fn hurry_for_a_while(&mut self, now: Instant) {
-        self.hurry(now);
-        self.extra = COMING_BACK.map(|after| now + after).into();
+    /// Asks some times more: those who lost their connection say nothing when they are back. While it is at that, it does not
+    /// begin once more, so that nobody's comings and goings make it ask all the time.
+    pub(super) fn look_out(&mut self, now: Instant) {
+        if self.extra.is_empty() {
+            self.extra = COMING_BACK.map(|after| now + Duration::from_secs(after)).into();
+        }
     }
 
     pub(super) fn next_timer(&self) -> Option<Instant> {

@@ -246,11 +246,12 @@ impl Engine {
         }
         let anew = connected && !self.connected;
         self.connected = connected;
-        if anew && !self.was_connected {
-            // Whoever started before us was not heard.
+        if anew {
+            // Whoever started meanwhile was not heard.
             self.discovery.hurry(now.mono);
-        } else if anew {
-            self.discovery.hurry_for_a_while(now.mono);
+        }
+        if anew && self.was_connected {
+            self.discovery.look_out(now.mono);
             // What was asked is lost, or its answer: a broker that is killed takes both along.
             let flows: Vec<u64> = self.nodes.keys().copied().collect();
             for flow in flows {

@@ -135,6 +135,7 @@ impl Engine {
             Output::Answered => {
                 if !node.engaged {
                     node.engaged = true;
+                    self.scheduler.first_answer_took(now.mono.saturating_duration_since(node.started));
                     let identity = Arc::clone(node.flow.identity());
                     self.scheduler.answered(&identity);
                 }

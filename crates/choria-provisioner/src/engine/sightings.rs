@@ -8,7 +8,7 @@ use choria_protocol::{identity, v1};
 
 use super::history::Happening;
 use super::{Effect, Engine};
-use crate::advisory::{Disconnect, TAKEN_OVER};
+use crate::advisory::{CLIENT_CLOSED, Disconnect, TAKEN_OVER};
 use crate::flow::{Input, Now, SendFault, Stop};
 use crate::metrics::Phase;
 use crate::queue::{Admission, Source};
@@ -92,6 +92,10 @@ impl Engine {
         // Of two connections of one name the broker ended the older one: the node is there.
         if advisory.reason == TAKEN_OVER {
             return;
+        }
+        if advisory.reason != CLIENT_CLOSED {
+            // It did not leave by itself, so it comes back.
+            self.discovery.look_out(now.mono);
         }
         let identity = &*advisory.client.name;
         self.books.history.happened(identity, Happening::Disconnected, now.mono);

@@ -4,9 +4,9 @@
 //!
 //! - One entry per identity. Nodes start in the order in which they were first seen; a failed node queues
 //!   again behind those that wait.
-//! - At most `max_nodes` are worked at a time. A node that has not answered within [`Limits::grace`] stops
-//!   counting: an identity that is not connected costs a timer, never a place. It is the first to go when the
-//!   list of known nodes is full.
+//! - At most `max_nodes` are worked at a time. A node that nobody listens as, or that is silent for much longer than others
+//!   take for their first answer, stops counting: it costs a timer, not a place. It is the first to go when the list of
+//!   known nodes is full.
 //! - A failed node rests, longer each time. What sees it meanwhile (an event, discovery) is remembered and
 //!   starts it when the rest is over, so nothing is lost and nothing is hammered.
 //! - A provisioned node settles for 60 s, so that discovery does not pick it up during its restart. One whose
@@ -14,11 +14,15 @@
 //! - A node that shut down leaves. One whose connection ended leaves a moment later unless something sees it again: it may only
 //!   have lost its network. What is known of its failures stays.
 
+mod patience;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
+
+use self::patience::Patience;
 
 /// How the node was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +42,6 @@ pub struct Limits {
     pub max_known: usize,
     /// Nodes worked at a time.
     pub max_nodes: usize,
-    /// How long a started node may be silent and still count as worked.
-    pub grace: Duration,
     /// A queued node that nothing has seen for this long is dropped, twice the interval.
     pub stale_after: Duration,
     /// How long a provisioned node is left alone.
@@ -49,13 +51,7 @@ pub struct Limits {
 impl Limits {
     /// The reference's bounds for this interval.
     pub fn for_interval(interval: Duration, max_nodes: usize) -> Self {
-        Self {
-            max_known: 50_000,
-            max_nodes,
-            grace: Duration::from_secs(1),
-            stale_after: interval * 2,
-            settle: Duration::from_secs(60),
-        }
+        Self { max_known: 50_000, max_nodes, stale_after: interval * 2, settle: Duration::from_secs(60) }
     }
 }
 
@@ -249,6 +245,7 @@ pub struct Scheduler {
     timers: BTreeSet<(Instant, Arc<str>)>,
     next_place: u64,
     counts: Counts,
+    patience: Patience,
 }
 
 impl Scheduler {
@@ -263,6 +260,7 @@ impl Scheduler {
             timers: BTreeSet::new(),
             next_place: 0,
             counts: Counts::default(),
+            patience: Patience::default(),
         }
     }
 
@@ -342,8 +340,13 @@ impl Scheduler {
             self.remove(&identity);
             return Some(Turn::Stale { identity, waited: now.saturating_duration_since(first_seen) });
         }
-        self.set_state(&identity, State::Probing, Some(now + self.limits.grace));
+        self.set_state(&identity, State::Probing, Some(now + self.patience.grace()));
         Some(Turn::Start { identity, first_seen, fresh })
+    }
+
+    /// A node took so long for its first answer: what others are given from now on.
+    pub fn first_answer_took(&mut self, took: Duration) {
+        self.patience.learn(took);
     }
 
     /// A started node gave its first answer.

@@ -1,3 +1,4 @@
+mod faults;
 mod golden;
 mod sim;
 
@@ -36,21 +37,6 @@ fn a_node_goes_all_the_way_and_comes_home() {
     assert_eq!(sim.metrics.waiting_nodes.get(), 1, "settling");
     sim.run(secs(60));
     assert_eq!(sim.metrics.waiting_nodes.get(), 0);
-}
-
-#[test]
-fn design6_forged_startup_events_delay_nobody() {
-    for forged in [8, 500, 3000] {
-        let mut sim = Sim::connected("jwt: true, pki: true");
-        for index in 0..forged {
-            sim.announce(&format!("forged-{index}"));
-        }
-        sim.boot("real", FakeNode::good());
-        let took = sim.run_until(secs(600), "provisioned", |sim| sim.metrics.provisioned.get() == 1);
-        // Places free themselves after the grace time when more nodes were forged than may be worked at once.
-        let waves = u32::try_from(forged / 1000).unwrap();
-        assert!(took <= normal_time("jwt: true, pki: true") * 2 + secs(1) * waves, "{forged} forged: {took:?}");
-    }
 }
 
 #[test]
@@ -482,10 +468,13 @@ fn a_lost_connection_costs_the_nodes_in_the_flow_a_moment() {
     for lost in [Action::Jwt, Action::Inventory, Action::GenCsr, Action::Configure, Action::Restart] {
         let mut sim = Sim::connected("jwt: true, pki: true");
         let mut answers = 0;
-        sim.boot("n1", FakeNode::new(move |action| {
-            answers += usize::from(action == lost);
-            if action == lost && answers == 1 { Behaviour::Silent } else { Behaviour::Good }
-        }));
+        sim.boot(
+            "n1",
+            FakeNode::new(move |action| {
+                answers += usize::from(action == lost);
+                if action == lost && answers == 1 { Behaviour::Silent } else { Behaviour::Good }
+            }),
+        );
         sim.run(secs(1));
         assert_eq!(sim.asked("n1").last(), Some(&lost.name()), "it waits for the answer");
         sim.engine.set_connected(false, sim.now);
