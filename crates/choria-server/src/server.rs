@@ -175,10 +175,7 @@ impl Server {
         self.register_agents(&mut host, &context, &events, &control)?;
         host.announce();
         let requests = subscribe(&context, &host).await?;
-        // Whoever sees the startup event may ask at once.
-        if let Err(error) = context.connector.flush().await {
-            tracing::debug!("the subscriptions were not confirmed: {error}");
-        }
+        // Whoever sees the startup event may ask at once: the broker takes it after the subscriptions, as it was sent.
         events.publish(Kind::Startup { version: self.settings.build().version.clone() }).await;
         background.spawn(alive(events.clone(), self.settings.build().version.clone()));
         let (rhythm, seal) = (registration::rhythm(context.config()), Arc::new(self.security.seal));

@@ -7,3 +7,10 @@ pub(crate) mod start;
 
 pub(crate) use layout::{HelperPlan, Layout, Purpose};
 pub(crate) use parts::{Part, Parts};
+
+use std::path::Path;
+
+/// Whether what is written there stays in memory.
+pub(crate) fn is_in_memory(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|facts| facts.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+}

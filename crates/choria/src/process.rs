@@ -59,12 +59,16 @@ pub(crate) fn large_runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::new(format!("could not start the runtime: {error}")))
 }
 
-/// A thread per core for thousands of servers; their blocking work is short and bound by the processors, not by a disk.
-pub(crate) fn emulation_runtime() -> Result<Runtime, Failure> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Builder::new_multi_thread()
+/// So many threads for thousands of servers, and so many for their work with files and keys.
+pub(crate) fn emulation_runtime(threads: usize, blocking: usize) -> Result<Runtime, Failure> {
+    // With one thread, what a node sends in one turn leaves in one piece, as with the server itself.
+    let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder
         .enable_all()
-        .max_blocking_threads(threads * 2)
+        .max_blocking_threads(blocking)
         .build()
         .map_err(|error| Failure::new(format!("could not start the runtime: {error}")))
 }

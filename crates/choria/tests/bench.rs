@@ -43,12 +43,6 @@ fn blank_nodes_become_members_and_are_measured() {
             "/latency_ms/p50",
             "/latency_ms/p95",
             "/latency_ms/p99",
-            "/cpu_seconds/broker",
-            "/cpu_seconds/provisioner",
-            "/cpu_seconds/nodes",
-            "/cpu_ms_per_node/broker",
-            "/cpu_ms_per_node/provisioner",
-            "/cpu_ms_per_node/nodes",
             "/peak_rss_bytes/broker",
             "/peak_rss_bytes/provisioner",
             "/peak_rss_bytes/nodes",
@@ -58,6 +52,10 @@ fn blank_nodes_become_members_and_are_measured() {
             "/phases/node_rejoin/p50",
         ],
     );
+    // The kernel counts processor time in hundredths of a second, which few nodes need not take.
+    for part in ["broker", "provisioner", "nodes", "helper"] {
+        assert!(document["cpu_seconds"][part].is_f64() && document["cpu_ms_per_node"][part].is_f64(), "{document:#}");
+    }
     // Every node waits two seconds between its configuration and its restart; the rate does not count them.
     assert!(document["latency_ms"]["p50"].as_f64().unwrap() > 2000.0, "{document:#}");
     assert!(document["rate_per_s"].as_f64() > document["rate_with_pause_per_s"].as_f64(), "{document:#}");
@@ -81,7 +79,7 @@ fn every_kind_of_helper_can_be_measured() {
         let document = document(&["bench", "provisioning", "--nodes", "4", "--helper", helper, "--json"]);
         assert_eq!((&document["lost"], &document["duplicated"]), (&0.into(), &0.into()), "{helper}");
         assert_eq!(document["helper"], *helper);
-        assert_positive(&document, &["/phases/helper_wait/p50", "/cpu_seconds/helper"]);
+        assert_positive(&document, &["/phases/helper_wait/p50"]);
     }
 }
 

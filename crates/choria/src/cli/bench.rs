@@ -70,6 +70,9 @@ pub(crate) struct EmulateArgs {
     /// Nodes on the way to their first connection at the same time; 0 sets no bound.
     #[arg(long, value_name = "N", default_value_t = choria_emulator::options::STARTING)]
     pub starting: usize,
+    /// Threads that the nodes run on; half of the processors otherwise, the others are for what is tried out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// What every node shall be; who is something else at the end is lost.
     #[arg(long, value_name = "STATE", default_value = "members")]
     pub until: Until,

@@ -11,6 +11,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::cli::{EmulateArgs, Until};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::lab::is_in_memory;
 use crate::logging::{self, Sink};
 use crate::print::bench as print;
 use crate::process::{self, SignalPolicy};
@@ -18,6 +19,8 @@ use crate::text;
 
 /// How often the nodes are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Threads that may wait for a disk at the same time. More would not make it faster.
+const DISK_THREADS: usize = 32;
 /// How often people without a terminal are told.
 const TELL: Duration = Duration::from_secs(2);
 
@@ -29,7 +32,8 @@ pub(crate) fn run(args: &EmulateArgs, debug: bool) -> Outcome {
     process::allow_open_files(options.open_files(), "one connection for each node")?;
     let goal = options.goal;
     let emulator = Emulator::new(options)?;
-    let report = process::emulation_runtime()?.block_on(async {
+    let (threads, blocking) = threads(args);
+    let report = process::emulation_runtime(threads, blocking)?.block_on(async {
         let lifetime = process::watch_signals(SignalPolicy::CLIENT.patient(), None)?;
         let until = Ends { shutdown: lifetime.shutdown.clone(), once: args.once, timeout: args.timeout, goal };
         let handle = emulator.handle();
@@ -41,6 +45,13 @@ pub(crate) fn run(args: &EmulateArgs, debug: bool) -> Outcome {
         Ok::<_, Failure>(report)
     })?;
     show(args, report)
+}
+
+/// Threads for the nodes, and for their work with files and keys: that waits for processors, or for a disk.
+fn threads(args: &EmulateArgs) -> (usize, usize) {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let blocking = if is_in_memory(&args.dir) { processors } else { processors.max(DISK_THREADS) };
+    (args.threads.map_or_else(|| (processors / 2).max(1), usize::from), blocking)
 }
 
 fn options(args: &EmulateArgs) -> Result<Options, Failure> {

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use choria_emulator::{Kind, Options};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statfs::statfs;
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::lab::{HelperPlan, Layout, Purpose, layout};
+use crate::lab::{HelperPlan, Layout, Purpose, is_in_memory, layout};
 use crate::logging::{self, Sink};
 use crate::process::{self, SignalPolicy};
 
@@ -83,7 +83,7 @@ fn directory(wish: &Wish<'_>) -> Result<(PathBuf, Option<TempDir>), Failure> {
 
 /// Free bytes of a file system in memory.
 fn free_memory(path: &Path) -> Option<u64> {
-    let facts = statfs(path).ok().filter(|facts| facts.filesystem_type() == TMPFS_MAGIC)?;
+    let facts = statfs(path).ok().filter(|_| is_in_memory(path))?;
     facts.blocks_available().checked_mul(u64::try_from(facts.block_size()).ok()?)
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct Storage {
 impl Storage {
     /// Where this directory is.
     pub(crate) fn of(directory: &Path) -> Self {
-        let memory = statfs(directory).is_ok_and(|facts| facts.filesystem_type() == TMPFS_MAGIC);
-        Self { directory: directory.display().to_string(), kind: if memory { "memory" } else { "disk" } }
+        let kind = if is_in_memory(directory) { "memory" } else { "disk" };
+        Self { directory: directory.display().to_string(), kind }
     }
 }
