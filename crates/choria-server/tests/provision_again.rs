@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use choria_protocol::rpc::PING_PAYLOAD;
@@ -28,7 +29,12 @@ async fn gencsr(lab: &Lab) -> Value {
 }
 
 async fn configure(lab: &Lab, ca: &TestCa, csr: &Value) {
-    let signed = ca.authority().sign_csr(csr["csr"].as_str().unwrap(), &SigningPolicy::new(NODE), NOW).unwrap();
+    let reply = lab.call("choria_provision", "configure", configuration(lab, ca, &sign(ca, csr))).await.unwrap();
+    assert_eq!(reply.statuscode, 0, "{}", reply.statusmsg);
+}
+
+/// Input of `configure` with this certificate.
+fn configuration(lab: &Lab, ca: &TestCa, certificate: &str) -> Value {
     let ssl = lab.path().join("ssl");
     let config = json!({
         "plugin.choria.server.provision": "false",
@@ -38,12 +44,15 @@ async fn configure(lab: &Lab, ca: &TestCa, csr: &Value) {
         "plugin.security.file.key": ssl.join("private.pem"),
         "plugin.security.file.ca": ssl.join("ca.pem"),
     });
-    let input = json!({
+    json!({
         "token": TOKEN, "config": config.to_string(), "ssldir": ssl,
-        "certificate": signed.pem, "ca": ca.certificate_pem(),
-    });
-    let reply = lab.call("choria_provision", "configure", input).await.unwrap();
-    assert_eq!(reply.statuscode, 0, "{}", reply.statusmsg);
+        "certificate": certificate, "ca": ca.certificate_pem(),
+    })
+}
+
+/// A certificate for a request.
+fn sign(ca: &TestCa, csr: &Value) -> String {
+    ca.authority().sign_csr(csr["csr"].as_str().unwrap(), &SigningPolicy::new(NODE), NOW).unwrap().pem
 }
 
 async fn answers_discovery(lab: &Lab) -> bool {
@@ -84,6 +93,29 @@ async fn design6_a_second_provisioner_does_not_take_the_key_from_under_the_confi
         let reply = lab.call("choria_provision", action, json!({"token": TOKEN})).await.unwrap();
         assert_eq!((reply.statuscode, reply.statusmsg.as_str()), (1, LEAVING), "{action}");
     }
+    assert_starts_as_member(lab.path());
+}
+
+/// The answer was lost, say with the broker, and the provisioner asks again: what was done is not done twice.
+#[tokio::test(start_paused = true)]
+async fn the_same_configure_again_is_answered_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = TestCa::at(directory.path().join("pki"), NOW);
+    let lab = Lab::provisioning(directory, ProviderCheck::Required).await;
+    let csr = gencsr(&lab).await;
+    let (input, other) = (configuration(&lab, &ca, &sign(&ca, &csr)), configuration(&lab, &ca, &sign(&ca, &csr)));
+    let file = || fs::metadata(lab.path().join("ssl/certificate.pem")).unwrap().ino();
+    let first = lab.call("choria_provision", "configure", input.clone()).await.unwrap();
+    let written = file();
+    let second = lab.call("choria_provision", "configure", input).await.unwrap();
+    assert_eq!((second.statuscode, &second.data), (0, &first.data), "{}", second.statusmsg);
+    assert_eq!(file(), written);
+    assert_eq!(lab.events(), ["provisioned.provision_mode_server"]);
+    // Another certificate is another configuration.
+    let third = lab.call("choria_provision", "configure", other).await.unwrap();
+    assert_eq!(third.statuscode, 0, "{}", third.statusmsg);
+    assert_ne!(file(), written);
+    assert_eq!(lab.events(), ["provisioned.provision_mode_server"]);
     assert_starts_as_member(lab.path());
 }
 

@@ -94,6 +94,8 @@ struct State {
     lock: ProvisioningLock,
     /// Made by `jwt`, used by `configure`.
     transfer: Option<Arc<TransferKey>>,
+    /// The last `configure` that was carried out, and what it was answered.
+    carried_out: Option<(ConfigureRequest, String)>,
 }
 
 impl Actions {
@@ -152,7 +154,20 @@ impl Actions {
             }
         };
         self.admit(inputs, call, NOT_PROVISIONING, now)?;
+        if let Kind::Configure(request) = &kind
+            && let Some(message) = self.repeated(&request.0)
+        {
+            return Ok(Begun::Answer(Reply::ok(json!({"message": message}))));
+        }
         Ok(Begun::Work(Work(kind)))
+    }
+
+    /// What the very same `configure` was answered before. A provisioner sends it again when it did not get the answer, and
+    /// what was done is not done twice.
+    fn repeated(&self, request: &ConfigureRequest) -> Option<String> {
+        let known =
+            self.state().carried_out.as_ref().filter(|(before, _)| before == request).map(|(_, said)| said.clone());
+        known.filter(|_| self.waits_for_restart())
     }
 
     /// Does what was admitted.
@@ -333,6 +348,8 @@ impl Actions {
         let Some(file) = self.settings.config_file() else {
             return Err(Reply::aborted("Cannot determine the configuration file to manage"));
         };
+        // Whatever becomes of this one, the one before is not what counts any more.
+        self.state().carried_out = None;
         let transfer = self.state().transfer.clone();
         let context = Context {
             config_file: file,
@@ -348,7 +365,9 @@ impl Actions {
         let plan = configure::configure(&**self.settings.files(), request, &context)
             .map_err(|error| Reply::aborted(error.to_string()))?;
         self.control.set_configured();
-        Ok(Reply::ok(json!({"message": format!("Wrote {} lines to {}", plan.lines, file.display())})))
+        let message = format!("Wrote {} lines to {}", plan.lines, file.display());
+        self.state().carried_out = Some((request.clone(), message.clone()));
+        Ok(Reply::ok(json!({"message": message})))
     }
 
     fn provisions_by_default(&self) -> bool {
