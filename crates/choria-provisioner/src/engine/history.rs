@@ -419,7 +419,7 @@ impl History {
 
     /// Bytes that all records take.
     #[cfg(test)]
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.answered.bytes + self.seen.bytes + self.strangers.bytes
     }
 }

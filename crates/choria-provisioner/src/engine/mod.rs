@@ -106,6 +106,24 @@ impl Settings {
     }
 }
 
+/// With a limit on what reaches the helper: in flight are as many nodes as it lets through in so many seconds. Others wait in
+/// the queue, where nothing that was learnt about them grows old.
+const SECONDS_IN_FLIGHT: f64 = 10.0;
+
+impl Settings {
+    /// The queue's bounds.
+    fn limits(&self) -> Limits {
+        let rate = [self.helper_rate, self.ca_rate].into_iter().flatten().reduce(f64::min);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive number, cut to a million"
+        )]
+        let useful = rate.map_or(usize::MAX, |rate| (rate * SECONDS_IN_FLIGHT).ceil().min(1e6) as usize);
+        Limits::for_interval(self.interval, self.max_nodes.min(useful.saturating_add(self.workers)))
+    }
+}
+
 /// The engine.
 pub struct Engine {
     settings: Settings,
@@ -158,7 +176,7 @@ impl Engine {
             books: Books::new(&caller.identity, now.mono),
             rates: Rates::new(settings.helper_rate, settings.ca_rate, now.mono),
             requests: Requests::new(caller),
-            scheduler: Scheduler::new(Limits::for_interval(settings.interval, settings.max_nodes)),
+            scheduler: Scheduler::new(settings.limits()),
             discovery: Discovery::new(settings.interval, now.mono),
             homecoming: Homecoming::new(settings.verify_restart, settings.verify_timeout),
             limiter: LogLimiter::default(),
@@ -324,7 +342,7 @@ impl Engine {
 
     /// New rules and settings; flows that are under way keep the old rules.
     pub fn reload(&mut self, rules: Arc<Rules>, settings: Settings, now: Now) {
-        self.scheduler.set_limits(Limits::for_interval(settings.interval, settings.max_nodes));
+        self.scheduler.set_limits(settings.limits());
         self.discovery.set_interval(settings.interval, now.mono);
         self.homecoming.configure(settings.verify_restart, settings.verify_timeout);
         self.rules = rules;

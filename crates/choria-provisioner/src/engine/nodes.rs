@@ -17,8 +17,6 @@ use crate::queue::{Ending, Turn};
 
 /// How soon a node that the helper put off may come again. It comes when it is seen again.
 const DEFERRED: Duration = Duration::from_secs(1);
-/// With a limit on its rate: how many seconds' worth of nodes may wait for the helper.
-const BACKLOG_SECONDS: f64 = 5.0;
 /// How long the lock of another provisioner holds a node (spec 03 §7).
 const LOCKED: Duration = Duration::from_secs(120);
 
@@ -66,18 +64,9 @@ impl Engine {
         }
     }
 
-    /// Nodes that may wait for the helper: beyond it more would only wait there instead of in the queue, and what was learnt
-    /// about them would grow old.
+    /// Nodes that may wait for the helper: beyond it more would only wait there instead of in the queue.
     pub(super) fn helper_backlog(&self) -> usize {
-        let by_workers = self.settings.workers.saturating_mul(32).max(64);
-        let Some(rate) = self.rates.lowest() else { return by_workers };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a positive number, cut at the bound"
-        )]
-        let by_rate = (rate * BACKLOG_SECONDS).ceil().min(1e6) as usize;
-        by_workers.min(by_rate.max(self.settings.workers))
+        self.settings.workers.saturating_mul(32).max(64)
     }
 
     fn start(&mut self, identity: Arc<str>, first_seen: Instant, fresh: bool, now: Now) {

@@ -86,11 +86,6 @@ impl Rates {
     pub(super) fn clear(&mut self) {
         self.held = None;
     }
-
-    /// The lower of both limits.
-    pub(super) fn lowest(&self) -> Option<f64> {
-        [&self.helper, &self.ca].into_iter().flatten().map(|bucket| bucket.rate).reduce(f64::min)
-    }
 }
 
 #[cfg(test)]
@@ -102,7 +97,7 @@ mod tests {
         let now = Instant::now();
         let mut rates = Rates::new(None, None, now);
         assert!((0..1000).all(|_| rates.allow(true, now)));
-        assert_eq!((rates.held(), rates.lowest()), (None, None));
+        assert_eq!(rates.held(), None);
     }
 
     #[test]
@@ -136,7 +131,6 @@ mod tests {
         assert_eq!(rates.held().unwrap().0, "ca_rate");
         assert!(rates.allow(false, now), "a node without one is not held back");
         assert!(rates.held().is_none());
-        assert_eq!(rates.lowest(), Some(2.0));
         assert!(rates.allow(true, now + Duration::from_millis(600)));
     }
 

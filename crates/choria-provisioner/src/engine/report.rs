@@ -104,8 +104,9 @@ impl Engine {
             Some("connection")
         } else if self.helper_queue.len() >= self.helper_backlog() {
             Some(self.rates.held().map_or("helper", |(limit, _)| limit))
-        } else if self.scheduler.worked() >= self.settings.max_nodes {
-            Some("max_nodes")
+        } else if self.scheduler.worked() >= self.scheduler.limits().max_nodes {
+            let has_limit = self.scheduler.limits().max_nodes < self.settings.max_nodes;
+            Some(self.rates.held().filter(|_| has_limit).map_or("max_nodes", |(limit, _)| limit))
         } else {
             None
         }

@@ -1,5 +1,6 @@
 mod faults;
 mod golden;
+mod knowing;
 mod sim;
 
 use choria_protocol::lifecycle::Kind;
