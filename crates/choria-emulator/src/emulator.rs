@@ -109,7 +109,8 @@ impl Emulator {
             Kind::Waiting { provisioning_jwt } => Some(absolute(provisioning_jwt)),
             Kind::Members(_) => None,
         };
-        let common = Arc::new(Common { epoch: Instant::now(), provisioning_jwt, key: options.key, shared: Arc::default() });
+        let common =
+            Arc::new(Common { epoch: Instant::now(), provisioning_jwt, key: options.key, shared: Arc::default() });
         let directory = absolute(&options.directory);
         let members = match &options.kind {
             Kind::Waiting { .. } => None,

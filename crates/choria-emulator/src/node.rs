@@ -215,7 +215,8 @@ mod tests {
     use super::*;
 
     fn node() -> Node {
-        let common = Common { epoch: Instant::now(), provisioning_jwt: None, key: KeyKind::P256, shared: Arc::default() };
+        let common =
+            Common { epoch: Instant::now(), provisioning_jwt: None, key: KeyKind::P256, shared: Arc::default() };
         Node::new("n1.example.net".to_owned(), PathBuf::from("/nowhere/server.conf"), Arc::new(common))
     }
 

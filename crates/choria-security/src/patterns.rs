@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn plain_endings_mean_what_the_expression_means() {
-        let names = ["a.mcollective", "mcollective", "a.mcollective\n", "a.mcollective.", "xmcollective", "a-b", "", "A-B"];
+        let names =
+            ["a.mcollective", "mcollective", "a.mcollective\n", "a.mcollective.", "xmcollective", "a-b", "", "A-B"];
         for expression in [r"\.mcollective$", "mcollective$", r"a\-b$", "a-b$", "$"] {
             let (ending, regex) = (plain_ending(expression).unwrap(), Regex::new(expression).unwrap());
             for name in names {

@@ -21,8 +21,7 @@ impl Asked {
     }
 
     fn provisioner(&self, extra: &str) -> Daemon {
-        let mut provisioner =
-            self.fleet.provisioner_with("", &format!("control_socket: {}\n{extra}", self.socket));
+        let mut provisioner = self.fleet.provisioner_with("", &format!("control_socket: {}\n{extra}", self.socket));
         provisioner.wait_for("control socket is");
         provisioner
     }

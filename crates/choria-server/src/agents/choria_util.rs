@@ -29,11 +29,7 @@ impl ChoriaUtil {
     /// The agent over this server's state.
     pub fn new(context: Arc<ServerContext>, shared: Arc<Shared>) -> Self {
         let version = &context.settings.build().version;
-        Self {
-            metadata: super::built_in(NAME, 10, crate::PROJECT_URL, "Choria Utilities", version),
-            context,
-            shared,
-        }
+        Self { metadata: super::built_in(NAME, 10, crate::PROJECT_URL, "Choria Utilities", version), context, shared }
     }
 
     fn run(&self, call: &Call) -> Result<Reply, Reply> {

@@ -31,7 +31,8 @@ fn gets(out: &mut impl Write, gets: &Gets) -> io::Result<()> {
     }
     if let Some(certificate) = &gets.certificate {
         let days = certificate.validity_seconds / 86_400;
-        let span = if days > 1 { format!("{days} days") } else { format!("{} hours", certificate.validity_seconds / 3600) };
+        let span =
+            if days > 1 { format!("{days} days") } else { format!("{} hours", certificate.validity_seconds / 3600) };
         let names = certificate.dns_names.join(", ");
         let also = if names.is_empty() { String::new() } else { format!(", also for {}", clean(&names)) };
         writeln!(out, "Certificate for {span}{also}")?;

@@ -28,7 +28,8 @@ pub(crate) fn status(args: &ControlArgs, config: Option<&Path>) -> Outcome {
 /// What is known about a node.
 pub(crate) fn explain(args: &ExplainArgs, config: Option<&Path>) -> Outcome {
     let (socket, _) = find(&args.control, config)?;
-    let answer = ask(&socket, Request::Explain { node: args.node.clone() }).map_err(|error| failure(&error, &socket))?;
+    let answer =
+        ask(&socket, Request::Explain { node: args.node.clone() }).map_err(|error| failure(&error, &socket))?;
     let Answer::Explanation(explanation) = answer else { return Err(unexpected(&socket)) };
     let mut out = io::stdout().lock();
     if args.control.json {
@@ -73,8 +74,10 @@ fn find(args: &ControlArgs, config: Option<&Path>) -> Result<(PathBuf, Status), 
             ControlSocket::At(path) => (vec![path], None),
             ControlSocket::Default => (around.candidates(Some(file)), Some(std::fs::canonicalize(file)?)),
             ControlSocket::Off => {
-                let message = format!("{}: control_socket is empty, so this provisioner cannot be asked", file.display());
-                return Err(Failure::new(message).hint("set control_socket to a path, or remove it, and restart the provisioner"));
+                let message =
+                    format!("{}: control_socket is empty, so this provisioner cannot be asked", file.display());
+                return Err(Failure::new(message)
+                    .hint("set control_socket to a path, or remove it, and restart the provisioner"));
             }
         },
     };
@@ -82,7 +85,9 @@ fn find(args: &ControlArgs, config: Option<&Path>) -> Result<(PathBuf, Status), 
     for place in &places {
         match ask(place, Request::Status) {
             // Another provisioner of this host may hold the plain name.
-            Ok(Answer::Status(status)) if meant.as_ref().is_none_or(|file| Path::new(&status.process.config) == file) => {
+            Ok(Answer::Status(status))
+                if meant.as_ref().is_none_or(|file| Path::new(&status.process.config) == file) =>
+            {
                 return Ok((place.clone(), *status));
             }
             Ok(Answer::Status(_)) | Err(AskError::NotRunning { .. }) => {}
@@ -113,7 +118,9 @@ fn nobody(places: &[PathBuf], around: &Surroundings) -> Failure {
 fn failure(error: &AskError, socket: &Path) -> Failure {
     let failure = Failure::new(error);
     match error {
-        AskError::Denied { .. } => failure.hint(format!("sudo -u USER choria provisioner status --socket {}", socket.display())),
+        AskError::Denied { .. } => {
+            failure.hint(format!("sudo -u USER choria provisioner status --socket {}", socket.display()))
+        }
         AskError::Version { .. } => failure.hint("use the program that the provisioner was started with"),
         _ => failure,
     }

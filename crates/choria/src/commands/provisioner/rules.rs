@@ -18,7 +18,8 @@ use crate::print::rules as print;
 /// Judges a node that is described on the command line.
 pub(crate) fn run(args: &RulesArgs, config: Option<&Path>) -> Outcome {
     if !choria_protocol::identity::is_valid(&args.node) {
-        let message = format!("{:?} cannot be a node: identities are letters, digits, dots, hyphens and underscores", args.node);
+        let message =
+            format!("{:?} cannot be a node: identities are letters, digits, dots, hyphens and underscores", args.node);
         return Err(Failure::new(message));
     }
     let (path, features) = place(args, config)?;
@@ -45,7 +46,8 @@ pub(crate) fn run(args: &RulesArgs, config: Option<&Path>) -> Outcome {
 fn place(args: &RulesArgs, config: Option<&Path>) -> Result<(PathBuf, Features), Failure> {
     let Some(file) = config else {
         let rules = args.rules.clone().ok_or_else(|| {
-            Failure::new("which rules?").hint("choria provisioner rules NODE --rules FILE, or --config FILE of a provisioner")
+            Failure::new("which rules?")
+                .hint("choria provisioner rules NODE --rules FILE, or --config FILE of a provisioner")
         })?;
         return Ok((rules, Features { pki: true, jwt: true }));
     };

@@ -67,7 +67,13 @@ fn busy() -> Status {
                 last: "common name \"x\" does not match identity \"web3.example.net\"".into(),
                 node: Some("web3.example.net".into()),
             },
-            RefusalCount { reason: "event".into(), count: 1, last_ms: T, last: "not\u{1b}[31m JSON".into(), node: None },
+            RefusalCount {
+                reason: "event".into(),
+                count: 1,
+                last_ms: T,
+                last: "not\u{1b}[31m JSON".into(),
+                node: None,
+            },
         ],
         helper: Helper {
             kind: "persistent processes".into(),
@@ -125,7 +131,13 @@ fn refused() -> Explanation {
                     step("choria_provision#gencsr", 1, 0.607, Some(0.29), None),
                 ],
             },
-            Attempt { number: 3, started_ms: T, took_s: 1.5, steps: vec![step("helper", 1, 0.1, None, None)], ..Attempt::default() },
+            Attempt {
+                number: 3,
+                started_ms: T,
+                took_s: 1.5,
+                steps: vec![step("helper", 1, 0.1, None, None)],
+                ..Attempt::default()
+            },
         ],
         refusals_total: 3,
         refusals: vec![Refusal {
