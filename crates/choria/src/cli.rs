@@ -16,6 +16,9 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use bench::{BenchArgs, BenchCommand, BenchHelper, BenchIdle, BenchProvisioning, EmulateArgs, Until};
+pub(crate) use check::{
+    ConfigArgs, ConfigCommand, ConfigExplain, ConfigValidate, DoctorArgs, ManArgs, ProvisionArgs, Role,
+};
 pub(crate) use fleet::{
     ConnectionArgs, DiscoverArgs, Display, FilterArgs, Method, OutputArgs, PingArgs, ReqArgs, SelectionArgs,
 };
@@ -23,11 +26,11 @@ pub(crate) use identity::{
     CaArgs, CaCommand, CaInit, CaIssue, CaShow, CaSign, JwtArgs, JwtCommand, JwtKeys, JwtProvisioning, JwtView,
     KeyType, TokenClaims,
 };
+pub(crate) use messages::{PubArgs, SubArgs};
 pub(crate) use run::{
     BrokerArgs, BrokerCommand, BrokerRun, ControlArgs, DemoArgs, ExplainArgs, LabHelperArgs, ProvisionerArgs,
     ProvisionerCommand, RulesArgs, ServerArgs, ServerRun,
 };
-pub(crate) use messages::{PubArgs, SubArgs};
 pub(crate) use tool::{
     BuildinfoArgs, CompletionArgs, EventArgs, EventType, StatusArgs, ToolArgs, ToolCommand, ToolJwt,
 };
@@ -76,19 +79,19 @@ pub(crate) enum Command {
     /// Tools for finding out what is going on.
     #[command(visible_alias = "t")]
     Tool(ToolArgs),
-    /// Show the settings that this program was built with.
-    Buildinfo(BuildinfoArgs),
-    /// Print a script that completes commands in your shell.
     /// Find out what is wrong here, and what to do about it.
     Doctor(DoctorArgs),
     /// Check configuration files, and look settings up.
     Config(ConfigArgs),
+    /// Show the settings that this program was built with.
+    Buildinfo(BuildinfoArgs),
+    /// Print a script that completes commands in your shell.
     Completion(CompletionArgs),
+    /// Print the manual page of a command, or write those of all commands.
+    Man(ManArgs),
     /// Exit statuses of all commands.
     #[command(hide = true, long_about = EXIT_CODES)]
     ExitCodes,
-    /// Print the manual page of a command, or write those of all commands.
-    Man(ManArgs),
     /// The provisioning helper of `choria demo` and `choria bench`.
     #[command(hide = true)]
     LabHelper(LabHelperArgs),

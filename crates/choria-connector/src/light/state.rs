@@ -101,7 +101,12 @@ impl Shared {
     }
 
     /// Puts a message behind the others. `Ok(false)`: no room now.
-    pub(crate) fn try_publish(&self, subject: &str, reply: Option<&str>, payload: &[u8]) -> Result<bool, ConnectorError> {
+    pub(crate) fn try_publish(
+        &self,
+        subject: &str,
+        reply: Option<&str>,
+        payload: &[u8],
+    ) -> Result<bool, ConnectorError> {
         let mut state = self.lock();
         if !state.connected {
             drop(state);
