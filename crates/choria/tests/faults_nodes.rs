@@ -13,8 +13,8 @@ use common::{Daemon, Fleet, PATIENCE, free_port, metric, text};
 use raw_node::{Manner, RawNode, now};
 use serde_json::json;
 
-/// One try of `inventory` waits for 4 s; this is after it.
-const TOO_LATE: Duration = Duration::from_millis(4500);
+/// One try of `inventory` waits for 4 s, the next follows after 1.1 s at most; this is after both.
+const TOO_LATE: Duration = Duration::from_millis(5600);
 
 /// What nodes may send that is no reply.
 fn garbage() -> Vec<Vec<u8>> {
@@ -39,10 +39,11 @@ fn garbage() -> Vec<Vec<u8>> {
 }
 
 struct World {
-    fleet: Fleet,
-    monitor: u16,
+    // Daemons first: they end, and show what they said, before their files go.
     broker: Daemon,
     provisioner: Daemon,
+    fleet: Fleet,
+    monitor: u16,
 }
 
 impl World {
@@ -53,7 +54,7 @@ impl World {
         let extra = format!("monitor_port: {monitor}\nmonitor_address: 127.0.0.1\n");
         let mut provisioner = fleet.provisioner_with(before, &extra);
         provisioner.wait_for("connected to");
-        Self { fleet, monitor, broker, provisioner }
+        Self { broker, provisioner, fleet, monitor }
     }
 
     /// A misbehaving node, announced.
