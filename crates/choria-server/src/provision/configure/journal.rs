@@ -350,7 +350,11 @@ impl Run<'_> {
             self.remove(&entry.staged())?;
         }
         for path in journal.made.iter().rev().filter(|path| self.is_there(path)) {
-            step("remove directory", path, self.files.remove_dir(path))?;
+            match self.files.remove_dir(path) {
+                // Somebody else uses it by now; that is no reason not to start.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                result => step("remove directory", path, result)?,
+            }
         }
         self.forget(journal)
     }

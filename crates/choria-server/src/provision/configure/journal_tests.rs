@@ -388,6 +388,17 @@ fn a_journal_of_another_format_is_refused_and_named() {
 }
 
 #[test]
+fn a_directory_that_somebody_else_uses_meanwhile_stays_and_stops_nobody() {
+    let world = old_world();
+    // Dies while it stages: the directories are made.
+    let _ = replace(&Dying::after(12, false), world.path(), &wanted(world.path()));
+    let other = world.path().join("deep/er/other");
+    std::fs::write(&other, "mine").unwrap();
+    assert_eq!(recover(&DISK, world.path()).unwrap(), Recovered::Old);
+    assert!(other.exists() && !world.path().join("deep/er/ssl").exists() && !world.path().join(JOURNAL).exists());
+}
+
+#[test]
 fn nothing_to_recover_is_quick_and_quiet() {
     let world = old_world();
     let before = tree(world.path());
