@@ -15,6 +15,8 @@ import pathlib
 import resource
 import sys
 
+sys.dont_write_bytecode = True
+
 import rows
 from lab import say
 
