@@ -221,7 +221,7 @@ class Lab:
         lines = {"builtin": self._builtin, "program": self._program, "defer": self._defer}[helper]()
         self.path("provisioner.yaml").write_text(
             f"interval: 1m\nloglevel: info\nlogfile: stderr\ntoken: {SECRET}\nmonitor_port: {self.monitor}\n"
-            f"monitor_address: 127.0.0.1\nbroker_provisioning_password: {PASSWORD}\n"
+            f"monitor_address: 127.0.0.1\ncontrol_socket: {self.path('control.sock')}\nbroker_provisioning_password: {PASSWORD}\n"
             f"jwt_verify_cert: {self.path('token.public')}\nfeatures: {{jwt: true, pki: true}}\n{lines}{self.settings}"
         )
 

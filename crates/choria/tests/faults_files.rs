@@ -126,7 +126,7 @@ fn files_that_cannot_be_written_end_the_start_with_a_clear_word() {
     let Some(disk) = SmallDisk::mount(&fleet.path().join("sealed")) else { return };
     disk.set_read_only(true);
     let sealed = fleet.path().join("sealed");
-    let (pid, log) = (sealed.join("daemon.pid"), sealed.join("daemon.log"));
+    let (pid, log, socket) = (sealed.join("daemon.pid"), sealed.join("daemon.log"), sealed.join("control.sock"));
     let written = fleet.lab.broker_config(fleet.port, 0, &format!("logfile = {}\n", log.display()));
     let sealed_log = written.with_file_name("sealed-log.conf");
     fs::rename(written, &sealed_log).unwrap();
@@ -152,9 +152,11 @@ fn files_that_cannot_be_written_end_the_start_with_a_clear_word() {
         let words = stderr(&output);
         assert!(words.contains(text(path)) && words.contains("Read-only file system"), "{case}: {words}");
     }
-    for (extra, arguments, path) in
-        [(String::new(), vec!["--pid", text(&pid)], &pid), (format!("logfile: {}\n", log.display()), vec![], &log)]
-    {
+    for (extra, arguments, path) in [
+        (String::new(), vec!["--pid", text(&pid)], &pid),
+        (format!("logfile: {}\n", log.display()), vec![], &log),
+        (format!("control_socket: {}\n", socket.display()), vec![], &socket),
+    ] {
         let mut daemon = provisioner(&fleet, &extra, &arguments);
         assert_eq!(daemon.wait(), Some(1), "{extra}: {}", daemon.output());
         let words = daemon.output();

@@ -199,7 +199,10 @@ impl Fleet {
         let kept: String = std::fs::read_to_string(&config)
             .unwrap()
             .lines()
-            .filter(|line| !line.starts_with("logfile"))
+            .filter(|line| {
+                let key = line.split(':').next().unwrap_or_default();
+                key != "logfile" && !extra.lines().any(|more| more.split(':').next() == Some(key))
+            })
             .map(|line| format!("{line}\n"))
             .collect();
         std::fs::write(&config, kept + extra).unwrap();
