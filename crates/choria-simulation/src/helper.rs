@@ -136,7 +136,8 @@ impl Helper {
                 stats.helper_garbage += 1;
                 let texts =
                     ["", "{", "[]", "{} {}", "{\"configuration\":{\"a\":1}}", "\u{feff}{}", "null null", "nope"];
-                let result = said(*pick(random, &texts));
+                let text = pick(random, &texts);
+                let result = said(text);
                 let result = result.map_err(|reason| HelperError::Decode { command: command(), reason });
                 Run { takes, result, what: "prints garbage", attempt: None }
             }

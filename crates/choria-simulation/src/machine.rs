@@ -75,6 +75,8 @@ struct Process {
     pipeline: Pipeline,
     connection: Option<ConnectionId>,
     announced: bool,
+    /// What it proves itself with as a member, as it was at the start.
+    certificate: Option<String>,
     jobs: VecDeque<Job>,
     /// A job is being worked at.
     busy: bool,
@@ -279,6 +281,9 @@ impl World {
             return self.violate(format!("{} decides wrongly what it is", self.short(index)));
         }
         let machine = &mut self.machines[index];
+        let files = &machine.books.allowed[0];
+        let certificate = check::setting(files, "plugin.security.file.certificate").and_then(|path| files.get(path));
+        let certificate = certificate.cloned();
         let settings = Arc::new(settings);
         let control = Control::default();
         let collectives = settings.config().get(&keys::COLLECTIVES);
@@ -289,6 +294,7 @@ impl World {
             control,
             connection: None,
             announced: false,
+            certificate,
             jobs: VecDeque::new(),
             busy: false,
             ends: false,
@@ -328,13 +334,8 @@ impl World {
             let token = settings.token().current();
             token.and_then(|token| self.connect(party, &identity, &Proof::Token(&token.text)).ok())
         } else {
-            let certificate = machine
-                .books
-                .allowed
-                .first()
-                .and_then(|files| files.get(check::setting(files, "plugin.security.file.certificate")?));
             // Both sides look at the certificate, each with its own clock.
-            let verified = certificate.is_some_and(|pem| {
+            let verified = process.certificate.as_ref().is_some_and(|pem| {
                 [now, now - offset].iter().all(|at| chain::check_client_chain(pem, &Material::get().trust, *at).is_ok())
             });
             if verified { self.connect(party, &identity, &Proof::Certificate).ok() } else { None }
@@ -404,12 +405,9 @@ impl World {
         let agents = AGENTS.map(str::to_owned);
         let view = NodeView::new(identity, &agents, &[], &Value::Null).at(now.unix);
         let accepted = process.pipeline.accept(&message.subject, &message.payload, now.unix, |f| matches(f, &view));
-        let request = match accepted {
-            Ok(request) => request,
-            Err(_) => {
-                note!(self, "{} does not serve a request of {}", self.short(index), self.name_of(message.from));
-                return;
-            }
+        let Ok(request) = accepted else {
+            note!(self, "{} does not serve a request of {}", self.short(index), self.name_of(message.from));
+            return;
         };
         let dies = self.scenario.rates.node_at_request / 3.0;
         if self.chance(dies) {

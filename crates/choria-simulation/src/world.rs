@@ -131,6 +131,9 @@ impl fmt::Display for Party {
     }
 }
 
+/// Something bad that happens to the world.
+type Misfortune = fn(&mut World);
+
 impl World {
     /// The world of a seed. `keep`: the history is wanted.
     pub(crate) fn new(seed: u64, scenario: Option<Scenario>, keep: bool) -> Self {
@@ -519,7 +522,7 @@ impl World {
             return;
         }
         let rates = self.scenario.rates.clone();
-        let kinds: [(f64, fn(&mut Self)); 8] = [
+        let kinds: [(f64, Misfortune); 8] = [
             (rates.provisioner_kills, Self::kill_a_provisioner),
             (rates.provisioner_stops, Self::stop_a_provisioner),
             (rates.node_kills, Self::kill_a_machine),
