@@ -11,15 +11,14 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::agenda::Agenda;
-use crate::broker::{Broker, ConnectionId, DISCONNECTS, NotTaken, Party, Proof};
-use crate::check::TOKEN;
+use crate::broker::{Broker, ConnectionId, Party};
 use crate::disk::Trouble;
 use crate::helper::Helper;
 use crate::hostile::Hostile;
 use crate::machine::{Machine, MachineEvent};
-use crate::material::{AUTHORITIES, BEGINNING, Material};
+use crate::material::Material;
 use crate::provisioner::{Provisioner, ProvisionerEvent};
-use crate::scenario::{Scenario, Script, pick};
+use crate::scenario::{Scenario, Script};
 use crate::stats::Stats;
 use crate::trace::{Time, Trace};
 
@@ -31,8 +30,6 @@ const RECOVERY: Duration = Duration::from_secs(3600);
 const WATCH: Duration = Duration::from_secs(300);
 /// Events of one history; far beyond what any needs.
 const MOST_EVENTS: u64 = 3_000_000;
-/// How long a party that is cut off goes on without noticing.
-const NOTICES: Duration = Duration::from_secs(10);
 
 /// Adds a line to the history.
 macro_rules! note {
@@ -117,7 +114,8 @@ pub(crate) struct World {
     pub(crate) effects: u64,
     #[cfg(feature = "planted-bug")]
     pub(crate) planted: Option<crate::Planted>,
-    cut_off: BTreeMap<Party, Time>,
+    /// Who reaches nobody, until when.
+    pub(crate) cut_off: BTreeMap<Party, Time>,
     violation: Option<String>,
 }
 
@@ -130,9 +128,6 @@ impl fmt::Display for Party {
         }
     }
 }
-
-/// Something bad that happens to the world.
-type Misfortune = fn(&mut World);
 
 impl World {
     /// The world of a seed. `keep`: the history is wanted.
@@ -335,8 +330,6 @@ impl World {
         }
     }
 
-    // Chance.
-
     /// Whether something that may happen does. Nothing does once the world is healthy.
     pub(crate) fn chance(&mut self, probability: f64) -> bool {
         !self.healthy && probability > 0.0 && self.random.random_bool(probability.min(1.0))
@@ -349,318 +342,5 @@ impl World {
 
     pub(crate) fn between(&mut self, from: Duration, to: Duration) -> Duration {
         if to <= from { from } else { self.random.random_range(from..to) }
-    }
-
-    // The network.
-
-    /// Who a message really comes from.
-    pub(crate) fn name_of(&self, party: Party) -> String {
-        match party {
-            Party::Machine(index) => self.machines[index].identity.clone(),
-            Party::Hostile(index) => self.hostiles[index].identity.clone(),
-            Party::Provisioner(index) => format!("p{index}"),
-        }
-    }
-
-    pub(crate) fn is_cut_off(&self, party: Party) -> bool {
-        self.cut_off.get(&party).is_some_and(|until| *until > self.now)
-    }
-
-    pub(crate) fn connect(&mut self, party: Party, name: &str, proof: &Proof<'_>) -> Result<ConnectionId, String> {
-        let unix = BEGINNING + i64::try_from(self.now.as_secs()).unwrap_or(i64::MAX);
-        let (machines, hostiles, cut_off, now) = (&self.machines, &self.hostiles, &self.cut_off, self.now);
-        let lives = |holder: Party, connection: ConnectionId| {
-            let reachable = cut_off.get(&holder).is_none_or(|until| *until <= now);
-            reachable
-                && match holder {
-                    Party::Machine(index) => machines[index].hears(connection),
-                    Party::Hostile(index) => hostiles[index].hears(connection),
-                    Party::Provisioner(_) => true,
-                }
-        };
-        match self.broker.connect(party, name, proof, unix, lives) {
-            Ok((connection, replaced)) => {
-                if let Some((replaced, old)) = replaced {
-                    self.stats.names_taken_over += 1;
-                    note!(self, "{party} takes the name of {replaced}, which does not answer");
-                    // Learnt when it can be reached again, if it still lives.
-                    let at = self.cut_off.get(&replaced).map_or(self.now, |until| self.now.max(*until));
-                    self.agenda.plan(at, Event::Closed { party: replaced, connection: old });
-                    self.tell_of_end(replaced, name, "Claim Taken Over");
-                }
-                if let Some(expires) = self.broker.get(connection).and_then(|connection| connection.grant.expires_at) {
-                    let left = Duration::from_secs(u64::try_from(expires - BEGINNING).unwrap_or_default());
-                    self.agenda.plan(left.max(self.now), Event::Expire { connection });
-                }
-                Ok(connection)
-            }
-            Err(reason) => {
-                if self.broker.up {
-                    self.stats.connections_refused += 1;
-                    note!(self, "{party} is refused by the broker: {reason}");
-                }
-                Err(reason)
-            }
-        }
-    }
-
-    /// A party is told that its connection is gone.
-    fn lost(&mut self, party: Party, connection: ConnectionId) {
-        match party {
-            Party::Machine(index) => self.machine_lost(index, connection),
-            Party::Provisioner(index) => self.provisioner_lost(index, connection),
-            Party::Hostile(index) => self.hostiles[index].lost(),
-        }
-    }
-
-    /// Sends a message.
-    pub(crate) fn publish(
-        &mut self,
-        from: Party,
-        connection: Option<ConnectionId>,
-        subject: &str,
-        payload: Vec<u8>,
-    ) -> Result<usize, NotTaken> {
-        let connection = connection.ok_or(NotTaken::NotConnected)?;
-        self.stats.messages += 1;
-        if self.scenario.script == Some(Script::BrokerAtMessage(self.stats.messages)) {
-            self.restart_broker(Duration::from_secs(1));
-        }
-        if self.is_cut_off(from) {
-            self.stats.lost += 1;
-            // Nobody knows.
-            return Ok(1);
-        }
-        let receivers = self.broker.publish(connection, subject, &payload)?;
-        let message = Rc::new(Message { from, subject: subject.to_owned(), payload });
-        for receiver in &receivers {
-            self.transmit(*receiver, &message);
-        }
-        Ok(receivers.len())
-    }
-
-    /// Ends a connection at the broker, which tells of it.
-    pub(crate) fn close(&mut self, connection: ConnectionId, reason: &str) -> Option<Party> {
-        let closed = self.broker.close(connection)?;
-        if let Some(name) = closed.grant.tag {
-            self.tell_of_end(closed.party, &name, reason);
-        }
-        Some(closed.party)
-    }
-
-    /// The broker tells the provisioner that a node's connection has ended.
-    fn tell_of_end(&mut self, party: Party, name: &str, reason: &str) {
-        if self.scenario.informs {
-            let advisory = serde_json::json!({
-                "type": "io.nats.server.advisory.v1.client_disconnect", "client": {"name": name}, "reason": reason
-            });
-            let payload = advisory.to_string().into_bytes();
-            let message = Rc::new(Message { from: party, subject: DISCONNECTS.to_owned(), payload });
-            for listener in self.broker.listeners(DISCONNECTS) {
-                self.transmit(listener, &message);
-            }
-        }
-    }
-
-    fn transmit(&mut self, connection: ConnectionId, message: &Rc<Message>) {
-        let (loss, duplicate, delay) =
-            (self.scenario.rates.loss, self.scenario.rates.duplicate, self.scenario.rates.delay);
-        if self.chance(loss) {
-            self.stats.lost += 1;
-            return;
-        }
-        let copies = 1 + u32::from(self.chance(duplicate));
-        self.stats.duplicated += u64::from(copies - 1);
-        for _ in 0..copies {
-            let mut takes = self.between(Duration::from_micros(100), Duration::from_millis(2));
-            if self.chance(delay) {
-                self.stats.delayed += 1;
-                let most = if self.chance(0.1) { 90 } else { 5 };
-                takes += self.between(Duration::from_millis(50), Duration::from_secs(most));
-            }
-            self.agenda.plan(self.now + takes, Event::Deliver { connection, message: Rc::clone(message) });
-        }
-    }
-
-    fn deliver(&mut self, connection: ConnectionId, message: &Rc<Message>) {
-        let Some(party) = self.broker.get(connection).map(|connection| connection.party) else {
-            self.stats.lost_with_connection += 1;
-            return;
-        };
-        if self.is_cut_off(party) {
-            self.stats.lost += 1;
-            return;
-        }
-        match party {
-            Party::Machine(index) => self.deliver_to_machine(index, connection, message),
-            Party::Provisioner(index) => self.deliver_to_provisioner(index, connection, message),
-            Party::Hostile(index) => self.deliver_to_hostile(index, connection, message),
-        }
-    }
-
-    // Trouble.
-
-    fn plan_trouble(&mut self) {
-        let rates = &self.scenario.rates;
-        let per_minute = rates.provisioner_kills
-            + rates.provisioner_stops
-            + rates.node_kills
-            + rates.partitions
-            + rates.broker_restarts
-            + rates.clock_jumps
-            + rates.reprovisions
-            + rates.ca_swaps;
-        if per_minute > 0.0 {
-            // Exponentially distributed, so that troubles come in bunches, too.
-            let wait = -self.random.random_range(f64::EPSILON..1.0).ln() * 60.0 / per_minute;
-            self.agenda.plan(self.now + Duration::from_secs_f64(wait), Event::Trouble);
-        }
-    }
-
-    fn trouble(&mut self) {
-        if self.healthy {
-            return;
-        }
-        let rates = self.scenario.rates.clone();
-        let kinds: [(f64, Misfortune); 8] = [
-            (rates.provisioner_kills, Self::kill_a_provisioner),
-            (rates.provisioner_stops, Self::stop_a_provisioner),
-            (rates.node_kills, Self::kill_a_machine),
-            (rates.partitions, Self::cut_somebody_off),
-            (rates.broker_restarts, Self::restart_the_broker),
-            (rates.clock_jumps, Self::jump),
-            (rates.reprovisions, Self::send_back),
-            (rates.ca_swaps, Self::swap_authority),
-        ];
-        let mut at = self.random.random_range(0.0..kinds.iter().map(|(rate, _)| rate).sum());
-        for (rate, happens) in kinds {
-            if at < rate {
-                happens(self);
-                break;
-            }
-            at -= rate;
-        }
-        self.plan_trouble();
-    }
-
-    fn a_provisioner(&mut self) -> usize {
-        self.random.random_range(0..self.provisioners.len())
-    }
-
-    fn a_machine(&mut self) -> usize {
-        self.random.random_range(0..self.machines.len())
-    }
-
-    fn kill_a_provisioner(&mut self) {
-        let index = self.a_provisioner();
-        self.stats.provisioner_kills += 1;
-        self.end_provisioner(index, "is killed");
-    }
-
-    fn stop_a_provisioner(&mut self) {
-        let index = self.a_provisioner();
-        self.trouble_provisioner(index);
-    }
-
-    fn kill_a_machine(&mut self) {
-        let index = self.a_machine();
-        if !self.machines[index].is_off() {
-            self.stats.node_kills += 1;
-            self.kill_machine(index, "is killed");
-        }
-    }
-
-    fn cut_somebody_off(&mut self) {
-        let party = if self.random.random_bool(0.7) {
-            Party::Machine(self.a_machine())
-        } else {
-            Party::Provisioner(self.a_provisioner())
-        };
-        let lasts = self.between(Duration::from_millis(500), Duration::from_secs(40));
-        self.stats.partitions += 1;
-        note!(self, "{party} is cut off for {:.1}s", lasts.as_secs_f64());
-        self.cut_off.insert(party, self.now + lasts);
-        if lasts > NOTICES {
-            // Both sides give up; each finds its old connection dead.
-            for connection in self.broker.connections_of(party) {
-                self.agenda.plan(self.now + NOTICES, Event::Dropped { connection });
-                self.agenda.plan(self.now + NOTICES, Event::Closed { party, connection });
-            }
-        }
-    }
-
-    fn restart_the_broker(&mut self) {
-        let down = self.between(Duration::from_millis(100), Duration::from_secs(20));
-        self.restart_broker(down);
-    }
-
-    fn restart_broker(&mut self, down: Duration) {
-        if !self.broker.up {
-            return;
-        }
-        self.stats.broker_restarts += 1;
-        note!(self, "the broker restarts, {:.1}s", down.as_secs_f64());
-        for (connection, party) in self.broker.stop() {
-            // Learnt a moment later: whoever publishes now does not know yet.
-            let told = self.between(Duration::from_micros(10), Duration::from_millis(5));
-            self.agenda.plan(self.now + told, Event::Closed { party, connection });
-        }
-        self.agenda.plan(self.now + down, Event::BrokerUp);
-    }
-
-    fn jump(&mut self) {
-        let magnitude = *pick(&mut self.random, &[1, 5, 30, 90, 600, 7200, 40_000_000]);
-        let seconds: i64 = self.random.random_range(1..=magnitude);
-        let forward = self.random.random_bool(0.5);
-        let jump = if forward { seconds } else { -seconds };
-        self.stats.clock_jumps_forward += u64::from(forward);
-        self.stats.clock_jumps_backward += u64::from(!forward);
-        if self.random.random_bool(0.5) {
-            let index = self.a_machine();
-            self.machines[index].clock += jump;
-            note!(self, "the clock of m{index} jumps by {jump}s");
-        } else {
-            let index = self.a_provisioner();
-            self.provisioners[index].clock += jump;
-            note!(self, "the clock of p{index} jumps by {jump}s");
-        }
-    }
-
-    fn send_back(&mut self) {
-        let index = self.a_machine();
-        self.reprovision(index);
-    }
-
-    fn swap_authority(&mut self) {
-        self.stats.ca_swaps += 1;
-        self.helper.authority = (self.helper.authority + 1) % AUTHORITIES;
-        note!(self, "authority {} signs from now on", self.helper.authority);
-    }
-
-    /// Everything is put right: clocks, tokens, network, broker. What is off is started.
-    fn heal(&mut self) {
-        note!(self, "nothing goes wrong any more");
-        self.healthy = true;
-        self.cut_off.clear();
-        if !self.broker.up {
-            self.agenda.plan(self.now, Event::BrokerUp);
-        }
-        for provisioner in &mut self.provisioners {
-            provisioner.clock = 0;
-        }
-        let token = Material::get().token(None);
-        for index in 0..self.machines.len() {
-            let machine = &mut self.machines[index];
-            machine.clock = 0;
-            if self.scenario.script.is_none() {
-                machine.disk.set_trouble(Trouble::None);
-            }
-            if self.scenario.token_lives.is_some()
-                && machine.disk.plant(std::path::Path::new(TOKEN), token.as_bytes(), 0o600).is_err()
-            {
-                self.violate("a token cannot be replaced".to_owned());
-            }
-            self.boot(index, Duration::from_secs(1));
-        }
     }
 }
