@@ -26,6 +26,26 @@ fn left_out(name: &str) -> Option<&'static str> {
     families.into_iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, reason)| reason)
 }
 
+#[tokio::test]
+async fn the_dashboard_shows_what_the_broker_has() {
+    let lab = Lab::new();
+    let broker = lab.start(&lab::stats()).await;
+    // Series by account and by kind of violation exist once something happened.
+    let token = lab.token(std::time::Duration::from_secs(3600));
+    let node = lab::node(&broker, "n1.example.net", &token).await.unwrap();
+    node.publish("forbidden", "x".into()).await.unwrap();
+    node.flush().await.unwrap();
+    lab::until("the violation was counted", async || {
+        lab::metric(&broker, "choria_broker_violations{reason=\"publish\",identity=\"localhost\"}").await > 0
+    })
+    .await;
+    let (_, page) = lab::get(broker.stats_addr.unwrap(), "/choria/prometheus").await;
+    let mut used = choria_testkit::dashboard::used("provisioner.json");
+    used.retain(|used| used.metric.starts_with("choria_broker_") || used.metric.starts_with("choria_network_"));
+    assert!(used.len() > 5, "{used:?}");
+    choria_testkit::dashboard::assert_shown(&used, &page);
+}
+
 /// Family name -> type, and the label names of its series.
 fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut families = BTreeMap::new();

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::queue::Counts;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -44,6 +46,64 @@ impl Gauge {
     /// The present value.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Nodes by what they are doing. Every known node is in one of them.
+#[derive(Debug, Default)]
+pub struct NodeGauges {
+    queued: Gauge,
+    probing: Gauge,
+    silent: Gauge,
+    engaged: Gauge,
+    resting: Gauge,
+    waiting_to_be_seen: Gauge,
+    settling: Gauge,
+}
+
+impl NodeGauges {
+    /// Sets all.
+    pub fn set(&self, counts: &Counts) {
+        let Counts { queued, probing, silent, engaged, resting, waiting_to_be_seen, settling } = *counts;
+        for (gauge, value) in [
+            (&self.queued, queued),
+            (&self.probing, probing),
+            (&self.silent, silent),
+            (&self.engaged, engaged),
+            (&self.resting, resting),
+            (&self.waiting_to_be_seen, waiting_to_be_seen),
+            (&self.settling, settling),
+        ] {
+            gauge.set(value);
+        }
+    }
+
+    fn all(&self) -> [(&'static str, &Gauge); 7] {
+        [
+            ("engaged", &self.engaged),
+            ("probing", &self.probing),
+            ("queued", &self.queued),
+            ("resting", &self.resting),
+            ("settling", &self.settling),
+            ("silent", &self.silent),
+            ("waiting_to_be_seen", &self.waiting_to_be_seen),
+        ]
+    }
+}
+
+/// A moment since which something lasts, if it does.
+#[derive(Debug, Default)]
+pub struct Since(Mutex<Option<Instant>>);
+
+impl Since {
+    /// It lasts since then, or not.
+    pub fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn seconds(&self) -> f64 {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(0.0, |since| since.elapsed().as_secs_f64())
     }
 }
 
@@ -179,6 +239,14 @@ pub struct Metrics {
     pub waiting_nodes: Gauge,
     /// `nodes_in_flight`: nodes in the flow; ours.
     pub nodes_in_flight: Gauge,
+    /// `helper_waiting`: nodes waiting for a free helper, or for `helper_rate` or `ca_rate`; ours.
+    pub helper_waiting: Gauge,
+    /// `nodes{state}`: known nodes by what they are doing; ours.
+    pub nodes: NodeGauges,
+    /// `oldest_waiting_seconds`: how long the node that is next has waited; ours.
+    pub oldest_waiting: Since,
+    /// `connected`: 1 while the connection to the broker is up; ours.
+    pub connected: Gauge,
     /// `paused`: 1 while paused.
     pub paused: Gauge,
     /// `choria_connector_connection_closed`.
@@ -266,6 +334,7 @@ impl Metrics {
     fn render_provisioner(&self, page: &mut Page) {
         page.counter("absent", &self.absent);
         page.gauge("busy_workers", &self.busy_workers);
+        page.gauge("connected", &self.connected);
         page.counter("deferred", &self.deferred);
         page.counter("discover_cycles", &self.discover_cycles);
         page.counter("discovered", &self.discovered);
@@ -276,7 +345,10 @@ impl Metrics {
         page.head("choria_provisioner_helper_time", "summary");
         let site = format!("{{site=\"{}\"}}", page.site);
         page.summary("choria_provisioner_helper_time", &site, &self.helper_time);
+        page.gauge("helper_waiting", &self.helper_waiting);
+        page.states(&self.nodes);
         page.gauge("nodes_in_flight", &self.nodes_in_flight);
+        page.seconds("oldest_waiting_seconds", self.oldest_waiting.seconds());
         page.gauge("paused", &self.paused);
         page.phases(&self.phases);
         page.counter("provision_errors", &self.provision_errors);
@@ -294,8 +366,8 @@ impl Metrics {
 }
 
 /// A map whose writer panicked is still a map of numbers.
-fn lock<T>(map: &Labelled<T>) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, T>> {
-    map.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock<T>(map: &Labelled<T>) -> MutexGuard<'_, BTreeMap<&'static str, T>> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn escape(text: &str) -> String {
@@ -333,6 +405,22 @@ impl Page {
         self.head(&name, "gauge");
         let labels = format!("{{site=\"{}\"}}", self.site);
         self.line(&name, &labels, gauge.get());
+    }
+
+    fn seconds(&mut self, name: &str, value: f64) {
+        let name = format!("choria_provisioner_{name}");
+        self.head(&name, "gauge");
+        let labels = format!("{{site=\"{}\"}}", self.site);
+        self.line(&name, &labels, value);
+    }
+
+    fn states(&mut self, nodes: &NodeGauges) {
+        let name = "choria_provisioner_nodes";
+        self.head(name, "gauge");
+        for (state, gauge) in nodes.all() {
+            let labels = format!("{{site=\"{}\",state=\"{state}\"}}", self.site);
+            self.line(name, &labels, gauge.get());
+        }
     }
 
     fn summary(&mut self, name: &str, labels: &str, summary: &Summary) {

@@ -8,9 +8,10 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`scenario`] | what a seed asks for |
-//! | `world` | time, chance, the network, what goes wrong |
+//! | `world` | time, chance, the beginning, the end and what must hold there |
+//! | `network`, `misfortune` | messages on their way; what goes wrong |
 //! | `provisioner` | the real engine in a shell that dies |
-//! | `machine` | the real node on a disk in memory |
+//! | `machine` | the real node on a disk in memory, and what it does with requests |
 //! | [`disk`] | that disk |
 //! | `broker` | the real connection decision over modelled connections |
 //! | `helper`, `hostile` | helpers that misbehave, holders of a token with bad intentions |
@@ -33,6 +34,8 @@ mod helper;
 mod hostile;
 mod machine;
 mod material;
+mod misfortune;
+mod network;
 mod provisioner;
 pub mod runner;
 pub mod scenario;

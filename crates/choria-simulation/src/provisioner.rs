@@ -55,7 +55,6 @@ struct Running {
     stalled_until: Time,
     draining: bool,
     steps: (Time, u32),
-    provisioned: u64,
 }
 
 /// A reply subject, and who may answer there.
@@ -255,8 +254,7 @@ impl World {
 
     /// Whoever is called provisioned has that provisioner's last configuration, or told it that it has another one already.
     fn check_claim(&mut self, index: usize, identity: &str) {
-        let Some(running) = &mut self.provisioners[index].running else { return };
-        running.provisioned += 1;
+        let Some(running) = &self.provisioners[index].running else { return };
         let attempt = running.attempts.get(identity).copied();
         let mut of_that_name = self.machines.iter().filter(|machine| machine.identity == identity).peekable();
         if of_that_name.peek().is_none() {
@@ -556,7 +554,6 @@ impl Running {
             stalled_until: Time::ZERO,
             draining: false,
             steps: (Time::ZERO, 0),
-            provisioned: 0,
         }
     }
 

@@ -10,10 +10,12 @@
 //! | [`tokens`] | [`TokenSigner`]: provisioning tokens, RS256 and EdDSA, good and bad |
 //! | [`lab`] | [`Lab`]: certificates, tokens and configuration files of a whole network |
 //! | [`golden`] | reading `testdata/` |
+//! | [`dashboard`] | reading `dashboards/` |
 //! | [`wait`] | [`wait_until`] and [`wait_until_async`] |
 //! | [`net`] | listeners on free loopback ports |
 
 pub mod ca;
+pub mod dashboard;
 pub mod golden;
 pub mod lab;
 pub mod net;

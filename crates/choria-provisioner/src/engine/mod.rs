@@ -215,6 +215,10 @@ impl Engine {
         self.metrics.nodes_in_flight.set(self.nodes.len());
         self.metrics.work_queue_entries.set(self.scheduler.queued());
         self.metrics.waiting_nodes.set(self.scheduler.waiting());
+        self.metrics.helper_waiting.set(self.helper_queue.len());
+        self.metrics.nodes.set(&self.scheduler.counts());
+        self.metrics.oldest_waiting.set(self.scheduler.next_waiting().map(|(_, since)| since));
+        self.metrics.connected.set(usize::from(self.connected));
         self.metrics.paused.set(usize::from(self.paused));
         std::mem::take(&mut self.effects)
     }

@@ -211,7 +211,7 @@ fn a_flood_of_refusals_is_no_flood_of_events() {
 #[test]
 fn names_that_never_were_nodes_are_explained_too() {
     let mut sim = Sim::connected("");
-    sim.engine.node_event(super::sim::startup("a b").as_bytes(), sim.now);
+    sim.engine.node_event(startup("a b").as_bytes(), sim.now);
     let told = explain(&sim, "a b");
     assert_eq!(told.state, "refused");
     assert!(told.refusals[0].detail.contains("not a valid identity"), "{told:?}");
