@@ -36,7 +36,7 @@ async fn the_dashboard_shows_what_the_broker_has() {
     node.publish("forbidden", "x".into()).await.unwrap();
     node.flush().await.unwrap();
     lab::until("the violation was counted", async || {
-        lab::metric(&broker, "choria_broker_violations{reason=\"publish\",identity=\"localhost\"}").await > 0
+        lab::metric(&broker, "choria_broker_violations{reason=\"publish\",identity=\"broker.example.net\"}").await > 0
     })
     .await;
     let (_, page) = lab::get(broker.stats_addr.unwrap(), "/choria/prometheus").await;
