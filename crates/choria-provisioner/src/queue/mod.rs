@@ -6,7 +6,7 @@
 //!   again behind those that wait.
 //! - At most `max_nodes` are worked at a time. A node that nobody listens as, or that is silent for much longer than others
 //!   take for their first answer, stops counting: it costs a timer, not a place. It is the first to go when the list of
-//!   known nodes is full.
+//!   known nodes is full. Those that became silent a moment ago may yet answer, and have a bound of their own.
 //! - A failed node rests, longer each time. What sees it meanwhile (an event, discovery) is remembered and
 //!   starts it when the rest is over, so nothing is lost and nothing is hammered.
 //! - A provisioned node settles for 60 s, so that discovery does not pick it up during its restart. One whose
@@ -15,6 +15,7 @@
 //!   have lost its network. What is known of its failures stays.
 
 mod patience;
+mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,37 +24,8 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use self::patience::Patience;
-
-/// How the node was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// Its startup event: the process is new.
-    Event,
-    /// It answered a discovery request.
-    Discovery,
-    /// It published registration data.
-    Registration,
-}
-
-/// Bounds and times of the queue.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Nodes known at a time; the original's queue holds as many.
-    pub max_known: usize,
-    /// Nodes worked at a time.
-    pub max_nodes: usize,
-    /// A queued node that nothing has seen for this long is dropped, twice the interval.
-    pub stale_after: Duration,
-    /// How long a provisioned node is left alone.
-    pub settle: Duration,
-}
-
-impl Limits {
-    /// The reference's bounds for this interval.
-    pub fn for_interval(interval: Duration, max_nodes: usize) -> Self {
-        Self { max_known: 50_000, max_nodes, stale_after: interval * 2, settle: Duration::from_secs(60) }
-    }
-}
+use self::types::State;
+pub use self::types::{Admission, Counts, Ending, Limits, Source, Standing, Turn};
 
 /// Startup events this soon after `restart` was acknowledged are the old process's.
 const RESTART_TAKES: Duration = Duration::from_secs(2);
@@ -63,162 +35,12 @@ const RETURN_REST: Duration = Duration::from_secs(10);
 const MEMORY: Duration = Duration::from_secs(1800);
 /// How long a queued node whose connection ended keeps its place.
 const LINGER: Duration = Duration::from_secs(3);
-
-/// What became of a sighting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admission {
-    /// It is queued now. To make room, the silent node `evicted` was dropped: abandon its flow.
-    Added {
-        /// Dropped in its place.
-        evicted: Option<Arc<str>>,
-    },
-    /// It is known and waits, is worked on or settles.
-    Known,
-    /// It failed lately; it will start when its rest is over.
-    Resting {
-        /// End of the rest.
-        until: Instant,
-    },
-    /// It was provisioned moments ago and is back in provisioning; it will start when its rest is over.
-    Returned {
-        /// End of the rest.
-        until: Instant,
-    },
-    /// Too many nodes are known; discovery will find it again.
-    Full,
-}
-
-/// How an attempt ended, as far as the queue cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// Provisioned or told to shut down: leave it alone for a while.
-    Settle,
-    /// Failed: rest, longer each time. `retry`: it lives, so it starts by itself when the rest is over.
-    Failed {
-        /// Whether it starts without being seen again.
-        retry: bool,
-    },
-    /// Put off, not its fault: rest this long.
-    PutOff(Duration),
-    /// Broken off by us; it keeps its place in the queue.
-    Interrupted,
-    /// The node is gone.
-    Gone,
-}
-
-/// A node whose turn it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
-    /// Start its flow.
-    Start {
-        /// The node.
-        identity: Arc<str>,
-        /// When it was first seen.
-        first_seen: Instant,
-        /// Whether this is its first attempt in this list's memory: only then may it get requests that are
-        /// signed once for many nodes, because a node refuses a request id that it has seen.
-        fresh: bool,
-    },
-    /// Nothing has seen it for too long; it was dropped.
-    Stale {
-        /// The node.
-        identity: Arc<str>,
-        /// How long it waited.
-        waited: Duration,
-    },
-}
-
-/// Where a node is, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Waits for its first request, at this place of the queue; 1 is next. Finding the place takes a look at the whole queue.
-    Queued {
-        /// Its place.
-        place: usize,
-        /// Its connection ended; it leaves then unless it is seen again.
-        leaves: Option<Instant>,
-    },
-    /// Asked, and expected to answer any moment.
-    Probing,
-    /// Asked, no answer for so long that it takes no place.
-    Silent,
-    /// Asked and answering.
-    Engaged,
-    /// Rests until then and starts by itself.
-    Resting {
-        /// End of the rest.
-        until: Instant,
-    },
-    /// Starts when it is seen again, but not before then.
-    WaitingToBeSeen {
-        /// End of its rest; in the past when that is over.
-        until: Instant,
-    },
-    /// Provisioned moments ago, left alone until then.
-    Settling {
-        /// End of the time.
-        until: Instant,
-    },
-}
-
-/// How many nodes are in which state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Wait for their first request.
-    pub queued: usize,
-    /// Asked, counting as worked on, without an answer yet.
-    pub probing: usize,
-    /// Asked, without an answer for longer than the grace time.
-    pub silent: usize,
-    /// Answering.
-    pub engaged: usize,
-    /// Start by themselves when their rest is over.
-    pub resting: usize,
-    /// Start when they are seen again.
-    pub waiting_to_be_seen: usize,
-    /// Left alone after they were provisioned.
-    pub settling: usize,
-}
-
-impl Counts {
-    fn of(&mut self, state: State) -> &mut usize {
-        match state {
-            State::Queued => &mut self.queued,
-            State::Probing => &mut self.probing,
-            State::Silent => &mut self.silent,
-            State::Engaged => &mut self.engaged,
-            State::Resting { wanted: true } => &mut self.resting,
-            State::Resting { wanted: false } | State::Remembered => &mut self.waiting_to_be_seen,
-            State::Settling { .. } => &mut self.settling,
-        }
-    }
-
-    /// Nodes that wait, are worked on or settle; not those that merely failed once.
-    fn waiting(&self) -> usize {
-        self.queued + self.probing + self.silent + self.engaged + self.resting + self.settling
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Queued,
-    /// Started, no answer yet, counts as worked.
-    Probing,
-    /// Started, no answer within the grace time, does not count.
-    Silent,
-    /// Started and answering.
-    Engaged,
-    /// Failed lately. `wanted`: seen since, starts at the end of the rest.
-    Resting {
-        wanted: bool,
-    },
-    /// Nothing to do with it now, but its failures are remembered.
-    Remembered,
-    /// Provisioned at this time.
-    Settling {
-        since: Instant,
-    },
-}
+/// How long a silent node is taken for one that may be late: when ten thousand wake at once, first answers take seconds, and
+/// so many would be started that all of them get in each other's way.
+const LATE: Duration = Duration::from_secs(5);
+/// Fewest nodes that may be late while others are started. Names that nobody answers under use these places up; as many of them
+/// as somebody announces in [`LATE`] must not keep honest nodes waiting.
+const LATE_NODES: usize = 1000;
 
 #[derive(Debug)]
 struct Node {
@@ -245,6 +67,8 @@ pub struct Scheduler {
     timers: BTreeSet<(Instant, Arc<str>)>,
     next_place: u64,
     counts: Counts,
+    /// Silent nodes that may yet answer: those with a timer.
+    late: usize,
     patience: Patience,
 }
 
@@ -260,6 +84,7 @@ impl Scheduler {
             timers: BTreeSet::new(),
             next_place: 0,
             counts: Counts::default(),
+            late: 0,
             patience: Patience::default(),
         }
     }
@@ -330,7 +155,8 @@ impl Scheduler {
 
     /// The next node whose turn it is, if one more may be worked on.
     pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
-        if self.worked() >= self.limits.max_nodes {
+        let most = self.limits.max_nodes;
+        if self.worked() >= most || self.worked() + self.late >= most + most.max(LATE_NODES) {
             return None;
         }
         let identity = self.queue.values().next().cloned()?;
@@ -421,8 +247,18 @@ impl Scheduler {
 
     /// A flow found nobody listening under the node's name: from now on it takes no place.
     pub fn absent(&mut self, identity: &str) {
-        if matches!(self.nodes.get(identity), Some(node) if node.state == State::Probing) {
-            self.set_state(identity, State::Silent, None);
+        match self.nodes.get(identity).map(|node| node.state) {
+            Some(State::Probing) => self.set_state(identity, State::Silent, None),
+            Some(State::Silent) => self.no_longer_late(identity),
+            _ => {}
+        }
+    }
+
+    /// A silent node is not expected to answer any more.
+    fn no_longer_late(&mut self, identity: &str) {
+        if self.nodes.get(identity).is_some_and(|node| node.timer.is_some()) {
+            self.late -= 1;
+            self.set_timer(identity, None);
         }
     }
 
@@ -460,7 +296,8 @@ impl Scheduler {
             }
             let node = self.nodes.get(&identity).expect("every timer belongs to a known node");
             match node.state {
-                State::Probing => self.set_state(&identity, State::Silent, None),
+                State::Probing => self.set_state(&identity, State::Silent, Some(now + LATE)),
+                State::Silent => self.no_longer_late(&identity),
                 State::Resting { wanted: true } => self.enqueue(&identity, None, now),
                 State::Resting { wanted: false } => self.set_state(&identity, State::Remembered, Some(due + MEMORY)),
                 State::Remembered | State::Settling { .. } => self.remove(&identity),
@@ -468,9 +305,7 @@ impl Scheduler {
                     self.depart(&identity);
                     left.push(identity);
                 }
-                State::Silent | State::Engaged => {
-                    self.timers.pop_first();
-                }
+                State::Engaged => self.set_timer(&identity, None),
             }
         }
         left
@@ -584,6 +419,7 @@ impl Scheduler {
         *self.counts.of(state) += 1;
         match state {
             State::Silent => {
+                self.late += usize::from(timer.is_some());
                 node.place = place;
                 self.silent.insert(place, Arc::clone(&name));
             }
@@ -609,6 +445,7 @@ impl Scheduler {
                 self.queue.remove(&node.place);
             }
             State::Silent => {
+                self.late -= usize::from(node.timer.is_some());
                 self.silent.remove(&node.place);
             }
             State::Remembered => {
