@@ -7,6 +7,7 @@ use std::sync::Arc;
 use choria_config::{Config, Environment, Mode};
 use choria_protocol::v1;
 use choria_server::counters::Counters;
+use choria_server::files::Disk;
 use choria_server::pipeline::{Pipeline, Verification};
 use choria_server::provision::configure::{ConfigureRequest, Content, Context, ProviderCheck, plan};
 use libfuzzer_sys::fuzz_target;
@@ -51,7 +52,7 @@ fuzz_target!(|bytes: &[u8]| {
         sender: &request.ca,
         now: NOW,
     };
-    let Ok(plan) = plan(&request, &context) else { return };
+    let Ok(plan) = plan(&Disk, &request, &context) else { return };
     for replacement in &plan.replacements {
         if replacement.target == context.config_file {
             let Content::File { bytes, .. } = &replacement.content else { unreachable!("a file is written") };
