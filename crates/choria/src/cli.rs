@@ -7,6 +7,7 @@ mod fleet;
 #[cfg(test)]
 mod golden;
 mod identity;
+mod load;
 mod messages;
 mod run;
 mod tool;
@@ -26,6 +27,7 @@ pub(crate) use identity::{
     CaArgs, CaCommand, CaInit, CaIssue, CaShow, CaSign, JwtArgs, JwtCommand, JwtKeys, JwtProvisioning, JwtView,
     KeyType, TokenClaims,
 };
+pub(crate) use load::{BenchConnections, BenchFanout, BenchPubsub, BenchRequest, BenchStorm, LoadServer};
 pub(crate) use messages::{PubArgs, SubArgs};
 pub(crate) use run::{
     BrokerArgs, BrokerCommand, BrokerRun, ControlArgs, DemoArgs, ExplainArgs, LabHelperArgs, ProvisionerArgs,

@@ -241,3 +241,60 @@ fn nothing_is_left_behind() {
         !fs::read_dir("/proc").unwrap().flatten().any(|entry| lives(&entry))
     });
 }
+
+/// Every load on a broker of a fleet, in its TLS; they speak no more than NATS, so any server can be loaded.
+#[test]
+fn nats_servers_are_loaded_and_measured() {
+    let fleet = Fleet::new();
+    let broker = fleet.broker();
+    let identity = fleet.lab.ca().client("tester.mcollective");
+    let (server, pid) = (format!("tls://localhost:{}", fleet.port), broker.pid().to_string());
+    let way_in = [
+        "--json",
+        "--server",
+        &server,
+        "--pid",
+        &pid,
+        "--ca",
+        text(&identity.ca),
+        "--cert",
+        text(&identity.certificate),
+        "--key",
+        text(&identity.key),
+    ];
+    let loads: [(&[&str], u64); 5] = [
+        (&["bench", "pubsub", "--messages", "2000", "--subjects", "50", "--subscribe-each"], 2000),
+        (&["bench", "fanout", "--subscribers", "5", "--messages", "300"], 1500),
+        (&["bench", "reply-storm", "--publishers", "10", "--messages", "1000"], 1000),
+        (&["bench", "request", "--pairs", "2", "--requests", "40"], 80),
+        (&["bench", "connections", "--connections", "20", "--hold", "10ms"], 20),
+    ];
+    for (load, messages) in loads {
+        let document = document(&[load, &way_in].concat());
+        assert_eq!(document["messages"], messages, "{document:#}");
+        assert_eq!((&document["load"], &document["tls"]), (&load[1].into(), &true.into()));
+        assert_positive(
+            &document,
+            &[
+                "/seconds",
+                "/messages_per_s",
+                "/latency_us/p50",
+                "/latency_us/p99",
+                "/latency_us/p999",
+                "/server_rss_bytes",
+            ],
+        );
+        assert!(document["server_cpu_seconds"].is_f64() && document["bytes_per_s"].is_f64(), "{document:#}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_loaded_is_named() {
+    let output = run(&["bench", "pubsub", "--server", "127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("load on 127.0.0.1:1: no connection to 127.0.0.1:1"), "{said}");
+    assert!(said.contains("hint: name the server with --server URL"), "{said}");
+    let output = run(&["bench", "request", "--pid", "4000000"]);
+    assert!(stderr(&output).contains("there is no process 4000000 to measure"), "{}", stderr(&output));
+}

@@ -6,6 +6,8 @@ use std::time::Duration;
 use choria_security::keys::KeyKind;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::load::{BenchConnections, BenchFanout, BenchPubsub, BenchRequest, BenchStorm};
+
 /// Kinds of keys that nodes make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NodeKey {
@@ -106,6 +108,16 @@ pub(crate) enum BenchCommand {
     Provisioning(BenchProvisioning),
     /// Measure what connected nodes cost that do nothing: memory and processor time of broker, provisioner and nodes.
     Idle(BenchIdle),
+    /// Load a NATS server with messages from one connection to another.
+    Pubsub(BenchPubsub),
+    /// Load a NATS server with messages from one connection to many.
+    Fanout(BenchFanout),
+    /// Load a NATS server with messages from many connections to one, as the answers of a fleet come.
+    ReplyStorm(BenchStorm),
+    /// Load a NATS server with requests and their answers.
+    Request(BenchRequest),
+    /// Load a NATS server with connections that do nothing.
+    Connections(BenchConnections),
 }
 
 /// How the provisioner decides about nodes.

@@ -2,6 +2,7 @@
 
 mod document;
 mod idle;
+mod load;
 mod metrics;
 mod nodes;
 mod place;
@@ -11,6 +12,7 @@ mod run;
 
 pub(crate) use document::Document;
 pub(crate) use idle::Document as IdleDocument;
+pub(crate) use load::Document as LoadDocument;
 
 use crate::cli::{BenchArgs, BenchCommand};
 use crate::exit::{Failure, Outcome};
@@ -20,6 +22,11 @@ pub(crate) fn run(args: &BenchArgs, debug: bool) -> Outcome {
     match &args.command {
         BenchCommand::Provisioning(args) => provisioning::run(args, debug),
         BenchCommand::Idle(args) => idle::run(args, debug),
+        BenchCommand::Pubsub(args) => load::pubsub(args),
+        BenchCommand::Fanout(args) => load::fanout(args),
+        BenchCommand::ReplyStorm(args) => load::reply_storm(args),
+        BenchCommand::Request(args) => load::request(args),
+        BenchCommand::Connections(args) => load::connections(args),
     }
 }
 

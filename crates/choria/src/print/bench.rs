@@ -2,7 +2,7 @@
 
 use choria_emulator::{Quantiles, Report};
 
-use crate::commands::bench::{Document, IdleDocument};
+use crate::commands::bench::{Document, IdleDocument, LoadDocument};
 use crate::text::table;
 
 /// A finished emulation.
@@ -83,6 +83,35 @@ pub(crate) fn idle(document: &IdleDocument) -> String {
     let heading = ["", "MiB", "KiB per node", "peak MiB", "CPU %"].map(str::to_owned);
     text.push_str(&table(&heading, &rows));
     text.push('\n');
+    text
+}
+
+/// A load on a server.
+pub(crate) fn load(document: &LoadDocument) -> String {
+    let (d, r) = (document, &document.report);
+    let mut text = if d.load == "connections" {
+        format!("{} connections in {:.3} s: {:.0} a second\n", r.messages, r.seconds, r.messages_per_s)
+    } else {
+        let mib = r.bytes_per_s / 1048576.0;
+        format!(
+            "{} from {} to {}, {} bytes each: {} messages in {:.3} s\n{:.0} messages/s, {mib:.1} MiB/s\n",
+            d.load, d.publishers, d.subscribers, d.size, r.messages, r.seconds, r.messages_per_s
+        )
+    };
+    if let Some(l) = &r.latency_us {
+        text.push_str(&format!(
+            "latency: half within {:.1} us, 99 % {:.1} us, 99.9 % {:.1} us\n",
+            l.p50, l.p99, l.p999
+        ));
+    }
+    if let (Some(cpu), Some(each), Some(rss)) = (d.server_cpu_seconds, d.server_cpu_us_per_message, d.server_rss_bytes)
+    {
+        let mib = rss as f64 / 1048576.0;
+        text.push_str(&format!("server: {cpu:.2} s of processor time, {each:.3} us for each, {mib:.1} MiB resident\n"));
+    }
+    if let Some(each) = d.server_rss_bytes_per_connection {
+        text.push_str(&format!("server: {:.1} KiB for each connection\n", each as f64 / 1024.0));
+    }
     text
 }
 

@@ -68,7 +68,8 @@ impl Daemon {
         Self { name: name.to_owned(), log, child }
     }
 
-    fn pid(&self) -> Pid {
+    /// The process.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
