@@ -126,7 +126,10 @@ impl Engine {
                     node.engaged = true;
                     self.scheduler.first_answer_took(now.mono.saturating_duration_since(node.started));
                     let identity = Arc::clone(node.flow.identity());
-                    self.scheduler.answered(&identity);
+                    if !self.scheduler.answered(&identity) {
+                        // Its flow is over, and what else came of its answer is not carried out; at the helper it ends after that.
+                        self.drive(id, Input::Stop(Stop::Crowded), now);
+                    }
                 }
             }
             Output::Tried(action, elapsed) => {

@@ -583,6 +583,9 @@ fn interrupted(stop: Stop, what: &str) -> Outcome {
     match stop {
         Stop::NodeGone => Outcome::Gone,
         Stop::Paused => Outcome::Interrupted { error: format!("provisioning is paused, cannot perform {what}") },
+        Stop::Crowded => Outcome::Interrupted {
+            error: format!("its answer was late and others are worked on, cannot perform {what}"),
+        },
         Stop::Draining => Outcome::Interrupted { error: format!("provisioning is stopping, cannot perform {what}") },
     }
 }

@@ -27,6 +27,8 @@ pub enum Stop {
     Paused,
     /// The provisioner is going down.
     Draining,
+    /// It answered late, and too many others are worked on.
+    Crowded,
     /// The node said that it is shutting down.
     NodeGone,
 }

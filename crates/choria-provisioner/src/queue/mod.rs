@@ -6,7 +6,7 @@
 //!   again behind those that wait.
 //! - At most `max_nodes` are worked at a time. A node that nobody listens as, or that is silent for much longer than others
 //!   take for their first answer, stops counting: it costs a timer, not a place. It is the first to go when the list of
-//!   known nodes is full. Those that became silent a moment ago may yet answer, and have a bound of their own.
+//!   known nodes is full. When it answers after all, it is worked on, unless too many are: then it waits for its turn again.
 //! - A failed node rests, longer each time. What sees it meanwhile (an event, discovery) is remembered and
 //!   starts it when the rest is over, so nothing is lost and nothing is hammered.
 //! - A provisioned node settles for 60 s, so that discovery does not pick it up during its restart. One whose
@@ -35,12 +35,9 @@ const RETURN_REST: Duration = Duration::from_secs(10);
 const MEMORY: Duration = Duration::from_secs(1800);
 /// How long a queued node whose connection ended keeps its place.
 const LINGER: Duration = Duration::from_secs(3);
-/// How long a silent node is taken for one that may be late: when ten thousand wake at once, first answers take seconds, and
-/// so many would be started that all of them get in each other's way.
-const LATE: Duration = Duration::from_secs(5);
-/// Fewest nodes that may be late while others are started. Names that nobody answers under use these places up; as many of them
-/// as somebody announces in [`LATE`] must not keep honest nodes waiting.
-const LATE_NODES: usize = 1000;
+/// Times `max_nodes` that are worked on at most, with those that answered late. When ten thousand wake at once, first answers
+/// take longer than any before, and all of them may have been started before the first one comes.
+const CROWD: usize = 2;
 
 #[derive(Debug)]
 struct Node {
@@ -67,8 +64,6 @@ pub struct Scheduler {
     timers: BTreeSet<(Instant, Arc<str>)>,
     next_place: u64,
     counts: Counts,
-    /// Silent nodes that may yet answer: those with a timer.
-    late: usize,
     patience: Patience,
 }
 
@@ -84,7 +79,6 @@ impl Scheduler {
             timers: BTreeSet::new(),
             next_place: 0,
             counts: Counts::default(),
-            late: 0,
             patience: Patience::default(),
         }
     }
@@ -155,8 +149,7 @@ impl Scheduler {
 
     /// The next node whose turn it is, if one more may be worked on.
     pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
-        let most = self.limits.max_nodes;
-        if self.worked() >= most || self.worked() + self.late >= most + most.max(LATE_NODES) {
+        if self.worked() >= self.limits.max_nodes {
             return None;
         }
         let identity = self.queue.values().next().cloned()?;
@@ -175,13 +168,15 @@ impl Scheduler {
         self.patience.learn(took);
     }
 
-    /// A started node gave its first answer.
-    pub fn answered(&mut self, identity: &str) {
-        if let Some(node) = self.nodes.get(identity)
-            && matches!(node.state, State::Probing | State::Silent)
-        {
-            self.set_state(identity, State::Engaged, None);
+    /// A started node gave its first answer. Returns whether there is room for it; otherwise it is to be interrupted.
+    pub fn answered(&mut self, identity: &str) -> bool {
+        let Some(node) = self.nodes.get(identity) else { return true };
+        match node.state {
+            State::Silent if self.worked() >= self.limits.max_nodes.saturating_mul(CROWD) => return false,
+            State::Probing | State::Silent => self.set_state(identity, State::Engaged, None),
+            _ => {}
         }
+        true
     }
 
     /// An attempt ended. Returns the end of the node's rest, if it rests.
@@ -247,18 +242,8 @@ impl Scheduler {
 
     /// A flow found nobody listening under the node's name: from now on it takes no place.
     pub fn absent(&mut self, identity: &str) {
-        match self.nodes.get(identity).map(|node| node.state) {
-            Some(State::Probing) => self.set_state(identity, State::Silent, None),
-            Some(State::Silent) => self.no_longer_late(identity),
-            _ => {}
-        }
-    }
-
-    /// A silent node is not expected to answer any more.
-    fn no_longer_late(&mut self, identity: &str) {
-        if self.nodes.get(identity).is_some_and(|node| node.timer.is_some()) {
-            self.late -= 1;
-            self.set_timer(identity, None);
+        if matches!(self.nodes.get(identity), Some(node) if node.state == State::Probing) {
+            self.set_state(identity, State::Silent, None);
         }
     }
 
@@ -296,8 +281,7 @@ impl Scheduler {
             }
             let node = self.nodes.get(&identity).expect("every timer belongs to a known node");
             match node.state {
-                State::Probing => self.set_state(&identity, State::Silent, Some(now + LATE)),
-                State::Silent => self.no_longer_late(&identity),
+                State::Probing => self.set_state(&identity, State::Silent, None),
                 State::Resting { wanted: true } => self.enqueue(&identity, None, now),
                 State::Resting { wanted: false } => self.set_state(&identity, State::Remembered, Some(due + MEMORY)),
                 State::Remembered | State::Settling { .. } => self.remove(&identity),
@@ -305,7 +289,9 @@ impl Scheduler {
                     self.depart(&identity);
                     left.push(identity);
                 }
-                State::Engaged => self.set_timer(&identity, None),
+                State::Silent | State::Engaged => {
+                    self.timers.pop_first();
+                }
             }
         }
         left
@@ -419,7 +405,6 @@ impl Scheduler {
         *self.counts.of(state) += 1;
         match state {
             State::Silent => {
-                self.late += usize::from(timer.is_some());
                 node.place = place;
                 self.silent.insert(place, Arc::clone(&name));
             }
@@ -445,7 +430,6 @@ impl Scheduler {
                 self.queue.remove(&node.place);
             }
             State::Silent => {
-                self.late -= usize::from(node.timer.is_some());
                 self.silent.remove(&node.place);
             }
             State::Remembered => {
