@@ -111,6 +111,33 @@ fn connected_nodes_that_never_answer_delay_by_moments() {
     assert!(took <= secs(1), "{took:?}");
 }
 
+/// Nodes answered at once until now, and are late because so many woke up: all of them are started before the first one
+/// answers.
+#[test]
+fn of_a_wave_that_wakes_at_once_only_so_many_are_worked_on() {
+    const WAVE: usize = 3000;
+    let mut sim = Sim::connected("jwt: true, pki: true");
+    for index in 0..200 {
+        sim.boot(&format!("n{index}"), FakeNode::good());
+    }
+    sim.run(secs(5));
+    sim.latency = Duration::from_millis(500);
+    for index in 0..WAVE {
+        sim.boot(&format!("late-{index}"), FakeNode::good());
+    }
+    let (mut most, mut turned_back) = (0, false);
+    sim.run_until(secs(600), "all are provisioned", |sim| {
+        most = most.max(sim.engine.scheduler.counts().engaged);
+        sim.metrics.provisioned.get() == 200 + WAVE as u64
+    });
+    for (name, node) in &sim.nodes {
+        assert_eq!((node.configured, node.restarted), (1, 1), "{name}");
+        turned_back |= node.asked.iter().filter(|action| **action == Action::Jwt).count() > 1;
+    }
+    let room = sim.engine.scheduler.limits().max_nodes * 2;
+    assert!(turned_back && most <= room, "{most} at a time, there is room for {room}");
+}
+
 #[test]
 fn an_absent_node_is_asked_three_times_and_then_waits_to_be_seen() {
     let mut sim = Sim::connected("jwt: true");
