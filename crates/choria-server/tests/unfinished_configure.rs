@@ -187,6 +187,20 @@ fn disturbed(ca: &TestCa, operations: usize) -> Option<Node> {
     failed.then_some(node)
 }
 
+/// Whoever sent it back into provisioning may have been killed before the new configuration's name was on the disk.
+#[test]
+fn a_node_that_waits_builds_on_no_name_that_a_power_cut_takes_back() {
+    let node = Node::new();
+    node.left.store(1, Ordering::Relaxed);
+    let files = SharedFiles::new(Failing(Arc::clone(&node.left)));
+    let start =
+        || ServerSettings::load_on(files.clone(), Path::new("server.conf"), None, &node.environment, unix_now());
+    assert!(start().unwrap().is_provisioning());
+    assert_eq!(node.left.load(Ordering::Relaxed), 0, "the directory was brought to the disk");
+    // Where nothing can be written any more, nothing can be built either.
+    assert!(start().unwrap().is_provisioning());
+}
+
 #[test]
 fn a_second_configuration_takes_nothing_from_an_unfinished_one() {
     let ca = TestCa::new();

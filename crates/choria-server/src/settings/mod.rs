@@ -111,7 +111,13 @@ impl ServerSettings {
             Recovered::Old => notes.push("an interrupted configuration was taken back".to_owned()),
             Recovered::New => notes.push("an interrupted configuration was finished".to_owned()),
         }
-        Self::decided(files, path, notes, provisioning_jwt, environment, now)
+        let settings = Self::decided(files, path.clone(), notes, provisioning_jwt, environment, now)?;
+        if settings.is_provisioning() {
+            // `reprovision` may have been killed between the new configuration's name and its last step. A key that is made
+            // from now on must not come under the certificate that a power cut brings back.
+            configure::make_names_last(&*settings.files, directory_of(&path))?;
+        }
+        Ok(settings)
     }
 
     /// What [`ServerSettings::load`] would decide, for programs that look and change nothing: an interrupted `configure` is

@@ -219,6 +219,19 @@ pub fn recover(files: &dyn Files, directory: &Path) -> Result<Recovered, Journal
     }
 }
 
+/// Brings the names of a directory to the disk. Whoever was killed between giving a file its name and this leaves a name that is
+/// read, and that a power cut takes back: nothing may be built on it before.
+///
+/// # Errors
+/// The disk refuses. Where nothing can be written, or there is no such directory, nothing can be taken back either.
+pub fn make_names_last(files: &dyn Files, directory: &Path) -> Result<(), JournalError> {
+    use io::ErrorKind::{NotADirectory, NotFound, ReadOnlyFilesystem};
+    match files.sync_dir(directory) {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | ReadOnlyFilesystem) => Ok(()),
+        result => step("bring to disk", directory, result),
+    }
+}
+
 fn back(first: JournalError, undone: Result<(), JournalError>) -> JournalError {
     match undone {
         Ok(()) => first,

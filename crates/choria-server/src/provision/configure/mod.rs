@@ -15,7 +15,7 @@ pub mod request;
 mod tls;
 
 pub use crate::files::{Disk, Files};
-pub use journal::{Content, JOURNAL, JournalError, Recovered, Replacement, recover};
+pub use journal::{Content, JOURNAL, JournalError, Recovered, Replacement, make_names_last, recover};
 pub use plan::{ConfigureError, Context, Plan, ProviderCheck, plan};
 pub use request::ConfigureRequest;
 
