@@ -67,7 +67,7 @@ fn facts<'a>(request: &'a ConnectRequest, names: &'a [String]) -> ConnectFacts<'
     let given = |text: &'a str| Some(text).filter(|text| !text.is_empty());
     ConnectFacts {
         origin: match request.kind {
-            ConnectionKind::Client => Origin::Client,
+            ConnectionKind::Client | ConnectionKind::WebSocket => Origin::Client,
             ConnectionKind::InProcess => Origin::InProcess,
         },
         remote: request.remote,
@@ -102,6 +102,7 @@ fn into_grant(grant: PolicyGrant) -> Grant {
         }),
         presence: grant.presence,
         tag: grant.tag.map(Arc::from),
+        proof: None,
     }
 }
 
@@ -116,6 +117,7 @@ mod tests {
         ConnectRequest {
             cid: 1,
             kind: ConnectionKind::Client,
+            listener: 0,
             remote: Some("192.0.2.1:9".parse().unwrap()),
             tls: Some(TlsPeer::default()),
             nonce: None,

@@ -320,7 +320,7 @@ fn broker_config(
             None => host.clone(),
         }),
         cluster_name: Some(settings.cluster.clone()),
-        listen: vec![Listener { addr: settings.listen, tls: tls.clone() }],
+        listen: vec![Listener { tls: tls.clone(), ..Listener::plain(settings.listen) }],
         auth_timeout: settings.auth_timeout,
         tls_timeout: settings.tls_timeout,
         write_deadline: settings.write_deadline,

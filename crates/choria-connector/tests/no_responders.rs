@@ -16,10 +16,7 @@ struct Quiet;
 impl Observer for Quiet {}
 
 async fn connected() -> (Broker, NatsConnector) {
-    let config = BrokerConfig {
-        listen: vec![Listener { addr: ([127, 0, 0, 1], 0).into(), tls: None }],
-        ..BrokerConfig::default()
-    };
+    let config = BrokerConfig { listen: vec![Listener::plain(([127, 0, 0, 1], 0).into())], ..BrokerConfig::default() };
     let authenticator = Arc::new(OpenAuthenticator::new("a"));
     let broker =
         Broker::start(config, vec![AccountConfig::new("a")], authenticator, Vec::new(), Arc::new(Quiet)).unwrap();

@@ -17,6 +17,8 @@ use rustls::pki_types::CertificateDer;
 pub enum ConnectionKind {
     /// A client over TCP, with or without TLS.
     Client,
+    /// A client over WebSocket, with or without TLS.
+    WebSocket,
     /// A client inside this process: no socket, no TLS.
     InProcess,
 }
@@ -43,6 +45,8 @@ pub struct ConnectRequest {
     pub cid: u64,
     /// How the connection reached the broker.
     pub kind: ConnectionKind,
+    /// Number of its listener, by position in the configuration.
+    pub listener: usize,
     /// Address of the peer; absent for in-process connections.
     pub remote: Option<SocketAddr>,
     /// TLS state; absent in clear text and in process.
@@ -136,6 +140,25 @@ pub struct Grant {
     pub presence: Option<String>,
     /// Opaque to the broker: handed to the [`PublishGuard`] with every guarded message.
     pub tag: Option<Arc<str>>,
+    /// Opaque to the broker: what the authenticator needs to judge the grant again, see
+    /// [`Authenticator::reconsider`]. Never a secret; a digest of one will do.
+    pub proof: Option<Arc<str>>,
+}
+
+impl Grant {
+    /// Everything in an account, for as long as the connection lasts.
+    pub fn new(account: impl Into<String>) -> Self {
+        Self {
+            account: account.into(),
+            user: None,
+            permissions: Permissions::unlimited(),
+            expires_at: None,
+            claim: None,
+            presence: None,
+            tag: None,
+            proof: None,
+        }
+    }
 }
 
 /// A stable, countable reason, such as `bad_password`. Used as metric label: keep the set small.
@@ -169,6 +192,16 @@ pub trait Authenticator: Send + Sync + 'static {
         true
     }
 
+    /// What has become of a grant after settings changed: asked of the *new* authenticator about each connection when
+    /// the broker is reloaded. A refusal ends the connection with its reason; another account ends it, too. Must be
+    /// quick. The default keeps every grant.
+    ///
+    /// # Errors
+    /// Why the connection has no right to be here any more.
+    fn reconsider(&self, _cid: u64, present: &Grant) -> Result<Grant, Refusal> {
+        Ok(present.clone())
+    }
+
     /// The grant of operations that come before CONNECT. `None`, the default, refuses them
     /// (`-ERR 'Authorization Violation'`), so that nothing runs in an account that nobody chose.
     fn before_connect(&self) -> Option<Grant> {
@@ -199,6 +232,16 @@ pub trait Observer: Send + Sync + 'static {
     fn connected(&self, _cid: u64, _grant: &Grant) {}
     /// An accepted connection ended.
     fn disconnected(&self, _cid: u64, _grant: &Grant, _reason: &str) {}
+    /// A connection was ended because it did not take what it had subscribed to.
+    fn slow_consumer(&self, _cid: u64, _grant: Option<&Grant>, _reason: &str) {}
+    /// Somebody in the system account asks for new settings (`$SYS.REQ.SERVER.<id>.RELOAD`). An embedder that can
+    /// reload begins it and answers at once.
+    ///
+    /// # Errors
+    /// Why nothing is reloaded; told to whoever asked.
+    fn reload_requested(&self) -> Result<(), String> {
+        Err("config reload is not supported".to_owned())
+    }
     /// A publish or subscription was refused after connect (`publish`, `subscribe`, or a guard's reason).
     fn violation(&self, _cid: u64, _grant: &Grant, _what: RefusalReason, _subject: &str) {}
 }

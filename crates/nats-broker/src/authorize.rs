@@ -72,6 +72,7 @@ async fn ask(session: &Session, connect: &Connect, deadline: Instant, nonce: Opt
     let request = ConnectRequest {
         cid: conn.cid,
         kind: ConnectionKind::Client,
+        listener: session.listener,
         remote: conn.remote,
         tls,
         nonce: nonce.map(str::to_owned),

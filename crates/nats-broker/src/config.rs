@@ -4,24 +4,82 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// When TLS begins on a listener (spec 07 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsStart {
+    /// After INFO in clear text, as nats-server does unless told otherwise.
+    #[default]
+    AfterInfo,
+    /// At once; INFO comes inside TLS. A client that waits for INFO in clear text gets nothing.
+    First,
+    /// At once when the client begins within this time, else as [`TlsStart::AfterInfo`].
+    FirstWithin(Duration),
+}
+
+/// What makes a listener one for WebSocket clients (spec 07 §9).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WebSocketSettings {
+    /// Compress messages of clients that offer `permessage-deflate`.
+    pub compression: bool,
+    /// A request with an `Origin` must name this listener.
+    pub same_origin: bool,
+    /// Origins that requests may name; empty = any.
+    pub allowed_origins: Vec<String>,
+    /// Time for the HTTP request; zero = `tls_timeout` of the broker.
+    pub handshake_timeout: Duration,
+    /// Cookie that holds `user` when CONNECT has none.
+    pub user_cookie: Option<String>,
+    /// Cookie that holds `pass` when CONNECT has none.
+    pub pass_cookie: Option<String>,
+    /// Cookie that holds `auth_token` when CONNECT has none.
+    pub token_cookie: Option<String>,
+    /// Cookie that holds `jwt` when CONNECT has none.
+    pub jwt_cookie: Option<String>,
+}
+
 /// One listening socket.
 #[derive(Debug, Clone)]
 pub struct Listener {
     /// Address to bind; port 0 takes a free one, see `Broker::local_addr`.
     pub addr: SocketAddr,
-    /// TLS of the listener: the client must start it after INFO. `None` = clear text.
+    /// TLS of the listener. `None` = clear text.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// When TLS begins. WebSocket listeners always begin with TLS.
+    pub tls_start: TlsStart,
+    /// Clients may stay in clear text although the listener has TLS (`allow_non_tls`).
+    pub allow_non_tls: bool,
+    /// INFO says that a client certificate is wanted. Whether it is, is up to `tls`.
+    pub tls_verify: bool,
+    /// WebSocket instead of plain NATS framing.
+    pub websocket: Option<WebSocketSettings>,
+    /// `host:port` that INFO names to clients of this listener instead of its own address.
+    pub advertise: Option<String>,
 }
 
 impl Listener {
     /// A clear-text listener.
     pub fn plain(addr: SocketAddr) -> Self {
-        Self { addr, tls: None }
+        Self {
+            addr,
+            tls: None,
+            tls_start: TlsStart::AfterInfo,
+            allow_non_tls: false,
+            tls_verify: false,
+            websocket: None,
+            advertise: None,
+        }
     }
 
-    /// A listener that requires TLS.
+    /// A listener that requires TLS, which clients start after INFO.
     pub fn tls(addr: SocketAddr, config: Arc<rustls::ServerConfig>) -> Self {
-        Self { addr, tls: Some(config) }
+        Self { tls: Some(config), ..Self::plain(addr) }
+    }
+
+    /// The same listener for WebSocket clients.
+    #[must_use]
+    pub fn websocket(mut self, settings: WebSocketSettings) -> Self {
+        self.websocket = Some(settings);
+        self
     }
 }
 
@@ -70,6 +128,14 @@ pub struct BrokerConfig {
     pub monitor_addr: Option<SocketAddr>,
     /// Ended connections that `/connz?state=closed` remembers.
     pub max_closed_connections: usize,
+    /// Clients may send headers; `false` is nats-server's `no_header_support`.
+    pub headers: bool,
+    /// Free words shown in monitoring and matched by filters of `$SYS.REQ.SERVER.PING`.
+    pub server_tags: Vec<String>,
+    /// Time over which a lame duck closes its connections.
+    pub lame_duck_duration: Duration,
+    /// Time before a lame duck closes the first one.
+    pub lame_duck_grace_period: Duration,
 }
 
 impl Default for BrokerConfig {
@@ -96,6 +162,10 @@ impl Default for BrokerConfig {
             system_account: None,
             monitor_addr: None,
             max_closed_connections: 1000,
+            headers: true,
+            server_tags: Vec::new(),
+            lame_duck_duration: Duration::from_secs(120),
+            lame_duck_grace_period: Duration::from_secs(10),
         }
     }
 }
@@ -115,6 +185,26 @@ pub struct AccountConfig {
     pub max_subscriptions: Option<usize>,
     /// Largest message in bytes when lower than the broker's.
     pub max_payload: Option<usize>,
+    /// Subjects that are replaced when they are published, before anything else looks at them.
+    pub mappings: Vec<SubjectMapping>,
+}
+
+/// A replacement of published subjects inside one account (spec 07 §8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectMapping {
+    /// Filter of the published subjects.
+    pub source: String,
+    /// What they become. The weights add up to 100 at most; what is missing keeps its subject.
+    pub targets: Vec<MappingTarget>,
+}
+
+/// One possible outcome of a [`SubjectMapping`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappingTarget {
+    /// The subject, with `$1` or `{{wildcard(1)}}`, `{{partition(10,1)}}` and the like for parts of the source.
+    pub subject: String,
+    /// Percent of the messages.
+    pub weight: u8,
 }
 
 impl AccountConfig {
@@ -174,6 +264,26 @@ pub struct ServiceExport {
     pub response: ResponseKind,
     /// How long answers are taken.
     pub response_threshold: Duration,
+    /// Reports of how long answers took.
+    pub latency: Option<ServiceLatency>,
+}
+
+/// Where a service export reports how long its answers took (spec 07 §8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceLatency {
+    /// Subject of the reports in the exporting account.
+    pub subject: String,
+    /// Which requests are measured.
+    pub sampling: LatencySampling,
+}
+
+/// Which requests of a service are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LatencySampling {
+    /// So many of a hundred, chosen at random.
+    Percent(u8),
+    /// Those whose tracing headers ask for it.
+    Headers,
 }
 
 impl ServiceExport {
@@ -184,6 +294,7 @@ impl ServiceExport {
             accounts: None,
             response: ResponseKind::Singleton,
             response_threshold: Duration::from_secs(120),
+            latency: None,
         }
     }
 }

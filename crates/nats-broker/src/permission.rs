@@ -135,15 +135,8 @@ mod tests {
             allow: allow.map(|list| list.iter().map(|text| (*text).to_owned()).collect()),
             deny: deny.iter().map(|text| (*text).to_owned()).collect(),
         };
-        Grant {
-            account: "A".into(),
-            user: None,
-            permissions: Permissions { publish: rules.clone(), subscribe: rules, responses: None },
-            expires_at: None,
-            claim: None,
-            presence: None,
-            tag: None,
-        }
+        let permissions = Permissions { publish: rules.clone(), subscribe: rules, responses: None };
+        Grant { permissions, ..Grant::new("A") }
     }
 
     #[test]

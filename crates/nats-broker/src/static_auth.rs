@@ -17,15 +17,7 @@ impl OpenAuthenticator {
     }
 
     fn grant(&self) -> Grant {
-        Grant {
-            account: self.account.clone(),
-            user: None,
-            permissions: Permissions::unlimited(),
-            expires_at: None,
-            claim: None,
-            presence: None,
-            tag: None,
-        }
+        Grant::new(self.account.as_str())
     }
 }
 
@@ -108,15 +100,7 @@ impl StaticAuthenticator {
 }
 
 fn grant(user: Option<&str>, account: &str, permissions: Permissions) -> Grant {
-    Grant {
-        account: account.to_owned(),
-        user: user.map(str::to_owned),
-        permissions,
-        expires_at: None,
-        claim: None,
-        presence: None,
-        tag: None,
-    }
+    Grant { user: user.map(str::to_owned), permissions, ..Grant::new(account) }
 }
 
 /// Compares without telling by its time how much was right.

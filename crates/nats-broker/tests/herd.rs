@@ -170,8 +170,7 @@ impl Authenticator for Admit {
     async fn authenticate(&self, request: ConnectRequest) -> Result<Grant, Refusal> {
         let claim =
             self.probe.map(|probe| ExclusiveClaim { key: request.connect.name.clone(), probe, yields_to: None });
-        let permissions = Permissions::unlimited();
-        Ok(Grant { account: "$G".into(), user: None, permissions, expires_at: None, claim, presence: None, tag: None })
+        Ok(Grant { claim, ..Grant::new("$G") })
     }
 }
 

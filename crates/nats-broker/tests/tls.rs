@@ -30,15 +30,7 @@ struct Chains(Mutex<Vec<Option<usize>>>);
 impl Authenticator for Chains {
     async fn authenticate(&self, request: ConnectRequest) -> Result<Grant, Refusal> {
         self.0.lock().unwrap().push(request.tls.map(|tls| tls.verified_chain.len()));
-        Ok(Grant {
-            account: "$G".into(),
-            user: None,
-            permissions: Permissions::unlimited(),
-            expires_at: None,
-            claim: None,
-            presence: None,
-            tag: None,
-        })
+        Ok(Grant::new("$G"))
     }
 }
 
