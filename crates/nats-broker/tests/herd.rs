@@ -15,7 +15,7 @@ use common::pki::{BOTH, Pki, provider};
 use common::{CONNECT, DEADLINE, Raw};
 use nats_broker::{
     AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, ExclusiveClaim, Grant, Listener, Observer,
-    OpenAuthenticator, Permissions, Refusal,
+    OpenAuthenticator, Refusal,
 };
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::ServerName;

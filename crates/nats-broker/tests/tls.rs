@@ -10,8 +10,7 @@ use async_trait::async_trait;
 use common::pki::{BOTH, Pki};
 use common::{CONNECT, DEADLINE, Raw, Unobserved};
 use nats_broker::{
-    AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, Grant, Listener, OpenAuthenticator,
-    Permissions, Refusal,
+    AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, Grant, Listener, OpenAuthenticator, Refusal,
 };
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::ClientConfig;
