@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
 use crate::auth::PublishGuard;
-use crate::config::{AccountConfig, Export, Import, ResponseKind, StartError};
+use crate::config::{AccountConfig, BrokerConfig, Export, Import, ResponseKind, StartError};
 use crate::index::Index;
 use crate::mapping::SubjectMap;
 use crate::service::Replies;
@@ -40,64 +40,95 @@ pub(crate) struct GuardedFilter {
     pub(crate) guard: Arc<dyn PublishGuard>,
 }
 
-/// One account.
+/// What an account keeps for as long as the broker runs, whatever is configured meanwhile.
+pub(crate) struct AccountState {
+    pub(crate) index: RwLock<Index>,
+    /// Open requests of other accounts that are answered here.
+    pub(crate) replies: Replies,
+    pub(crate) connections: AtomicUsize,
+}
+
+/// One account as it is configured now. Its number, the position among [`crate::live::Live::accounts`], never changes.
 pub(crate) struct Account {
     pub(crate) name: Arc<str>,
-    pub(crate) index: RwLock<Index>,
+    pub(crate) state: Arc<AccountState>,
+    /// No longer configured: the number is kept, nobody can be in it.
+    pub(crate) is_removed: bool,
     /// Where else messages published here are seen.
     pub(crate) streams: Vec<StreamEdge>,
     /// Where else requests published here are answered.
     pub(crate) services: Vec<ServiceEdge>,
-    /// Open requests of other accounts that are answered here.
-    pub(crate) replies: Replies,
     pub(crate) guards: Vec<GuardedFilter>,
     pub(crate) max_connections: usize,
     pub(crate) max_subscriptions: usize,
     pub(crate) max_payload: usize,
     pub(crate) is_system: bool,
-    pub(crate) connections: AtomicUsize,
 }
 
-/// Numbers of accounts by name.
-pub(crate) type AccountNames = FxHashMap<Arc<str>, u32>;
-
-/// Checks the configuration and builds the accounts.
-pub(crate) fn build(
-    configs: &[AccountConfig],
-    guards: &[Arc<dyn PublishGuard>],
-    max_payload: usize,
-    max_requests: usize,
-    system_account: Option<&str>,
-) -> Result<(Vec<Account>, AccountNames), StartError> {
-    let mut names = AccountNames::default();
-    for (number, config) in configs.iter().enumerate() {
-        if names.insert(config.name.as_str().into(), number as u32).is_some() {
-            return Err(StartError::DuplicateAccount(config.name.clone()));
-        }
-        check_exports(config)?;
-    }
-    let mut accounts: Vec<Account> = configs
-        .iter()
-        .map(|config| Account {
-            name: config.name.as_str().into(),
-            index: RwLock::new(Index::default()),
+impl Account {
+    /// An account without rules: new, or with the state that it had before.
+    fn new(name: Arc<str>, state: Option<Arc<AccountState>>) -> Self {
+        let state = state.unwrap_or_else(|| {
+            Arc::new(AccountState {
+                index: RwLock::new(Index::default()),
+                replies: Replies::default(),
+                connections: AtomicUsize::new(0),
+            })
+        });
+        Self {
+            name,
+            state,
+            is_removed: true,
             streams: Vec::new(),
             services: Vec::new(),
-            replies: Replies::new(max_requests),
             guards: Vec::new(),
-            max_connections: config.max_connections.unwrap_or(usize::MAX),
-            max_subscriptions: config.max_subscriptions.unwrap_or(usize::MAX),
-            max_payload: config.max_payload.unwrap_or(max_payload).min(max_payload),
-            is_system: system_account == Some(config.name.as_str()),
-            connections: AtomicUsize::new(0),
-        })
-        .collect();
-    for (number, config) in configs.iter().enumerate() {
-        for import in &config.imports {
-            add_import(configs, &names, &mut accounts, number, import)?;
+            max_connections: 0,
+            max_subscriptions: 0,
+            max_payload: 0,
+            is_system: false,
         }
     }
-    refuse_cycles(configs, &accounts)?;
+
+    fn configure(&mut self, config: &AccountConfig, broker: &BrokerConfig) {
+        self.is_removed = false;
+        self.max_connections = config.max_connections.unwrap_or(usize::MAX);
+        self.max_subscriptions = config.max_subscriptions.unwrap_or(usize::MAX);
+        self.max_payload = config.max_payload.unwrap_or(broker.max_payload).min(broker.max_payload);
+        self.is_system = broker.system_account.as_deref() == Some(config.name.as_str());
+    }
+}
+
+/// Numbers of the configured accounts by name.
+pub(crate) type AccountNames = FxHashMap<Arc<str>, u32>;
+
+/// Checks the configuration and builds the accounts. Those of `before` keep their numbers and their state.
+pub(crate) fn build(
+    broker: &BrokerConfig,
+    configs: &[AccountConfig],
+    guards: &[Arc<dyn PublishGuard>],
+    before: &[Account],
+) -> Result<(Vec<Account>, AccountNames), StartError> {
+    let mut accounts: Vec<Account> =
+        before.iter().map(|old| Account::new(Arc::clone(&old.name), Some(Arc::clone(&old.state)))).collect();
+    let mut names = AccountNames::default();
+    for config in configs {
+        let known = accounts.iter().position(|account| *account.name == *config.name);
+        let number = known.unwrap_or_else(|| {
+            accounts.push(Account::new(config.name.as_str().into(), None));
+            accounts.len() - 1
+        });
+        if names.insert(Arc::clone(&accounts[number].name), number as u32).is_some() {
+            return Err(StartError::DuplicateAccount(config.name.clone()));
+        }
+        accounts[number].configure(config, broker);
+        check_exports(config)?;
+    }
+    for config in configs {
+        for import in &config.imports {
+            add_import(configs, &names, &mut accounts, config, import)?;
+        }
+    }
+    refuse_cycles(&accounts)?;
     for guard in guards {
         for (account, filter) in guard.guarded() {
             let number = *names.get(account.as_str()).ok_or_else(|| StartError::UnknownAccount {
@@ -130,10 +161,11 @@ fn add_import(
     configs: &[AccountConfig],
     names: &AccountNames,
     accounts: &mut [Account],
-    importer: usize,
+    importer: &AccountConfig,
     import: &Import,
 ) -> Result<(), StartError> {
-    let name = &configs[importer].name;
+    let name = &importer.name;
+    let importer = names[name.as_str()];
     let (from, subject, to) = match import {
         Import::Stream(import) => (&import.from_account, &import.subject, &import.to),
         Import::Service(import) => (&import.from_account, &import.subject, &import.to),
@@ -151,7 +183,7 @@ fn add_import(
     let not_exported =
         || StartError::NotExported { importer: name.clone(), account: from.clone(), subject: subject.clone() };
     let is_for = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| list.contains(name));
-    let exports = &configs[exporter as usize].exports;
+    let exports = configs.iter().find(|config| config.name == *from).map_or(&[][..], |config| &config.exports);
     match import {
         Import::Stream(import) => {
             let is_exported = exports.iter().any(|export| match export {
@@ -161,7 +193,7 @@ fn add_import(
             if !is_exported {
                 return Err(not_exported());
             }
-            let edge = StreamEdge { to_account: importer as u32, map, drop_reply: import.drop_reply };
+            let edge = StreamEdge { to_account: importer, map, drop_reply: import.drop_reply };
             accounts[exporter as usize].streams.push(edge);
         }
         Import::Service(import) => {
@@ -174,7 +206,7 @@ fn add_import(
                     _ => None,
                 })
                 .ok_or_else(not_exported)?;
-            accounts[importer].services.push(ServiceEdge {
+            accounts[importer as usize].services.push(ServiceEdge {
                 to_account: exporter,
                 map,
                 share: import.share,
@@ -187,13 +219,13 @@ fn add_import(
 }
 
 /// A request must not come back to an account that it already passed.
-fn refuse_cycles(configs: &[AccountConfig], accounts: &[Account]) -> Result<(), StartError> {
+fn refuse_cycles(accounts: &[Account]) -> Result<(), StartError> {
     for start in 0..accounts.len() {
         for edge in &accounts[start].services {
             let mut seen = vec![start];
             if leads_back(accounts, edge, &mut seen) {
                 return Err(StartError::ServiceCycle {
-                    importer: configs[start].name.clone(),
+                    importer: accounts[start].name.to_string(),
                     subject: edge.map.exported_filter(),
                 });
             }
@@ -223,7 +255,7 @@ mod tests {
     use crate::config::{ServiceExport, ServiceImport, StreamExport, StreamImport};
 
     fn start(configs: &[AccountConfig]) -> Result<(), StartError> {
-        build(configs, &[], 1 << 20, 10, None).map(|_| ())
+        build(&BrokerConfig::default(), configs, &[], &[]).map(|_| ())
     }
 
     #[test]

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::auth::Grant;
 use crate::conn::Conn;
+use crate::live::Live;
 use crate::monitor::rfc3339;
 use crate::route::{Message, Router, Run, Tick};
 use crate::shared::Shared;
@@ -94,10 +95,11 @@ fn tell(
     kind: &'static str,
     reason: Option<&str>,
 ) {
-    let Some(system) = shared.system_account() else { return };
-    let account = &*shared.accounts[account as usize].name;
+    let live = shared.live();
+    let Some(system) = live.system_account() else { return };
+    let account = &*live.accounts[account as usize].name;
     let subject = format!("$SYS.ACCOUNT.{account}.{word}");
-    if !is_heard(shared, system, &subject) {
+    if !is_heard(&live, system, &subject) {
         return;
     }
     let now = SystemTime::now();
@@ -126,7 +128,7 @@ fn tell(
         ended: reason.map(|reason| ended(conn, reason)),
     };
     let content = serde_json::to_vec(&advisory).expect("texts and integers serialise");
-    publish(shared, system, &subject, &content);
+    publish(shared, &live, system, &subject, &content);
 }
 
 fn ended<'a>(conn: &Conn, reason: &'a str) -> Ended<'a> {
@@ -138,20 +140,20 @@ fn ended<'a>(conn: &Conn, reason: &'a str) -> Ended<'a> {
 }
 
 /// Whether anybody listens to a subject of an account, there or in an account that imports it.
-fn is_heard(shared: &Shared, account: u32, subject: &str) -> bool {
+fn is_heard(live: &Live, account: u32, subject: &str) -> bool {
     let has_match = |account: u32, subject: &str| {
         let mut found = false;
-        shared.accounts[account as usize].index.read().for_each_match(subject, |_| found = true);
+        live.accounts[account as usize].state.index.read().for_each_match(subject, |_| found = true);
         found
     };
     let imported = |edge: &crate::account::StreamEdge| {
         edge.map.to_local(subject).is_some_and(|local| has_match(edge.to_account, &local))
     };
-    has_match(account, subject) || shared.accounts[account as usize].streams.iter().any(imported)
+    has_match(account, subject) || live.accounts[account as usize].streams.iter().any(imported)
 }
 
 /// Publishes a word of the broker.
-fn publish(shared: &Shared, account: u32, subject: &str, content: &[u8]) {
+fn publish(shared: &Shared, live: &Live, account: u32, subject: &str, content: &[u8]) {
     let mut tail = Vec::with_capacity(content.len() + 16);
     encode::message_tail(&mut tail, None, None, content);
     let message = Message { reply: None, header_len: 0, content, tail: &tail };
@@ -159,6 +161,6 @@ fn publish(shared: &Shared, account: u32, subject: &str, content: &[u8]) {
     let mut tick = Tick::new(rand::random());
     tick.now = shared.hub.timers.now();
     let run = Run { subject, messages: std::slice::from_ref(&message) };
-    Router { shared, tick: &mut tick, source: None, echo: true }.route(account, &mut None, &run, 1);
+    Router { shared, live, tick: &mut tick, source: None, echo: true }.route(account, &mut None, &run, 1);
     tick.finish(shared, &mut SmallVec::new());
 }

@@ -123,7 +123,7 @@ pub struct ExclusiveClaim {
 }
 
 /// The answer to an accepted CONNECT.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// Account that the connection lands in; it must exist.
     pub account: String,

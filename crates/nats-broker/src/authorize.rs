@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::advisories;
 use crate::auth::{ConnectRequest, ConnectionKind, Grant, Refusal, TlsPeer};
 use crate::monitor::ClosedConnection;
+use crate::reload;
 use crate::session::Session;
 
 const VIOLATION: &str = "Authorization Violation";
@@ -21,6 +22,7 @@ pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline:
     if !is_acceptable(session, &connect) {
         return false;
     }
+    let generation = session.shared.live().generation;
     let Some(grant) = ask(session, &connect, deadline, nonce).await else {
         return false;
     };
@@ -36,6 +38,7 @@ pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline:
     }
     shared.observer.connected(session.conn.cid, &grant);
     advisories::connected(shared, &session.conn, account, &grant);
+    reload::catch_up(shared, &session.conn, generation);
     if let Some(left) = grant.expires_at.and_then(|at| at.duration_since(SystemTime::now()).ok()) {
         shared.hub.timers.expire_in(left, session.conn.cid);
     }
@@ -78,7 +81,8 @@ async fn ask(session: &Session, connect: &Connect, deadline: Instant, nonce: Opt
         nonce: nonce.map(str::to_owned),
         connect: connect.clone(),
     };
-    let answer = session.shared.authenticator.authenticate(request);
+    let authenticator = Arc::clone(&session.shared.live().authenticator);
+    let answer = authenticator.authenticate(request);
     let answer = tokio::select! {
         answer = tokio::time::timeout_at(deadline, answer) => answer,
         () = poll_fn(|cx| conn.poll_closing(cx)) => return None,
@@ -129,10 +133,12 @@ async fn admit(session: &Session, grant: Grant) -> Option<(u32, Arc<Grant>)> {
             return None;
         }
     }
+    let live = shared.live();
     let has_place = session.grant().is_some_and(|(now, _)| now == account);
-    let runtime = &shared.accounts[account as usize];
+    let runtime = &live.accounts[account as usize];
     let entered = has_place
         || runtime
+            .state
             .connections
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < runtime.max_connections).then_some(now + 1))
             .is_ok();
@@ -162,7 +168,7 @@ fn retire(session: &Session, account: u32, grant: &Grant) {
         shared.end_subscriptions(&session.conn);
     }
     if old_account != account {
-        shared.accounts[old_account as usize].connections.fetch_sub(1, Ordering::AcqRel);
+        shared.live().accounts[old_account as usize].state.connections.fetch_sub(1, Ordering::AcqRel);
     }
     if let Some(claim) = &old.claim
         && (old_account != account || grant.claim.as_ref().is_none_or(|new| new.key != claim.key))
@@ -193,7 +199,7 @@ pub(crate) fn leave(session: &Session) {
             let reason = conn.rare.lock().close.clone().unwrap_or_default();
             advisories::disconnected(shared, conn, account, grant, &reason);
         }
-        shared.accounts[account as usize].connections.fetch_sub(1, Ordering::AcqRel);
+        shared.live().accounts[account as usize].state.connections.fetch_sub(1, Ordering::AcqRel);
         if let Some(claim) = &grant.claim {
             shared.claims.release(account, &claim.key, conn);
         }
@@ -213,7 +219,7 @@ pub(crate) fn leave(session: &Session) {
     totals.out_bytes.fetch_add(bytes, Ordering::Relaxed);
     totals.in_messages.fetch_add(conn.in_messages.load(Ordering::Relaxed), Ordering::Relaxed);
     totals.in_bytes.fetch_add(conn.in_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
-    let most = shared.config.max_closed_connections;
+    let most = shared.live().config.max_closed_connections;
     if most > 0 {
         let entry = ClosedConnection::new(shared, conn, subscriptions);
         let mut closed = shared.closed.lock();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -13,10 +13,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::account;
 use crate::auth::{Authenticator, Observer, PublishGuard};
 use crate::config::{AccountConfig, BrokerConfig, StartError};
 use crate::conn::{Conn, Hub, flag};
+use crate::live::Live;
 use crate::local::{LocalSink, LocalSubscription};
 use crate::route::{Message, Router, Run, Tick};
 use crate::shared::{RunningListener, Shared, new_server_id};
@@ -93,23 +93,12 @@ impl Broker {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(StartError::NoRuntime);
         }
-        if config.max_payload > config.max_pending {
-            return Err(StartError::PayloadAbovePending {
-                max_payload: config.max_payload,
-                max_pending: config.max_pending,
-            });
-        }
-        let (accounts, names) = account::build(
-            &accounts,
-            &guards,
-            config.max_payload,
-            config.max_service_requests,
-            config.system_account.as_deref(),
-        )?;
+        let live = Live::new(config, &accounts, authenticator, &guards, None)?;
+        let config = &live.config;
         let hub = Arc::new(Hub {
             timers: Timers::new(),
-            max_pending: config.max_pending,
-            write_deadline_ms: config.write_deadline.as_millis() as u64,
+            max_pending: AtomicUsize::new(config.max_pending),
+            write_deadline_ms: AtomicU64::new(config.write_deadline.as_millis() as u64),
             slow_consumers: AtomicU64::new(0),
             stale_connections: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
@@ -124,7 +113,7 @@ impl Broker {
             listeners.push(RunningListener { addr, tls: ArcSwapOption::new(listener.tls.clone()) });
             sockets.push(socket);
         }
-        let shared = Arc::new(Shared::new(config, accounts, names, authenticator, observer, hub, new_server_id()));
+        let shared = Arc::new(Shared::new(live, observer, hub, new_server_id()));
         shared.listeners.set(listeners).expect("the listeners are set once");
         shared.tasks.spawn(watch_timers(Arc::clone(&shared)));
         for (number, socket) in sockets.into_iter().enumerate() {
@@ -167,8 +156,8 @@ impl Broker {
         headers: Option<&HeaderMap>,
         payload: &[u8],
     ) -> Result<(), LocalError> {
-        let number =
-            self.shared.account_number(account).ok_or_else(|| LocalError::UnknownAccount(account.to_owned()))?;
+        let live = self.shared.live();
+        let number = live.account_number(account).ok_or_else(|| LocalError::UnknownAccount(account.to_owned()))?;
         if !is_valid_publish(subject) {
             return Err(LocalError::BadSubject(subject.to_owned()));
         }
@@ -183,7 +172,7 @@ impl Broker {
         }
         let header_len = content.len();
         content.extend_from_slice(payload);
-        let max = self.shared.config.max_payload;
+        let max = live.config.max_payload;
         if content.len() > max {
             return Err(LocalError::TooLarge { size: content.len(), max });
         }
@@ -194,7 +183,7 @@ impl Broker {
         let mut tick = Tick::new(rand::random());
         tick.now = self.shared.hub.timers.now();
         let run = Run { subject, messages: std::slice::from_ref(&message) };
-        let mut router = Router { shared: &self.shared, tick: &mut tick, source: None, echo: true };
+        let mut router = Router { shared: &self.shared, live: &live, tick: &mut tick, source: None, echo: true };
         router.route(number, &mut None, &run, 1);
         tick.finish(&self.shared, &mut SmallVec::new());
         Ok(())
@@ -205,14 +194,14 @@ impl Broker {
     /// # Errors
     /// See [`LocalError`].
     pub fn subscribe(&self, account: &str, filter: &str, capacity: usize) -> Result<LocalSubscription, LocalError> {
-        let number =
-            self.shared.account_number(account).ok_or_else(|| LocalError::UnknownAccount(account.to_owned()))?;
+        let live = self.shared.live();
+        let number = live.account_number(account).ok_or_else(|| LocalError::UnknownAccount(account.to_owned()))?;
         if !is_valid_filter(filter) {
             return Err(LocalError::BadSubject(filter.to_owned()));
         }
         let (sender, receiver) = mpsc::channel(capacity.max(1));
         let dropped = Arc::new(AtomicU64::new(0));
-        let mut index = self.shared.accounts[number as usize].index.write();
+        let mut index = live.accounts[number as usize].state.index.write();
         let sink = Sink::Local(Box::new(LocalSink { sender, dropped: Arc::clone(&dropped) }));
         let subscription =
             Arc::new(Subscription::new(sink, Sid::new(b""), number, index.intern(filter), Special::default()));
@@ -259,9 +248,9 @@ impl Broker {
 
     /// Receivers inside this process see the end of their stream.
     fn end_local_subscriptions(&self) {
-        for account in &self.shared.accounts {
+        for account in &self.shared.live().accounts {
             let mut local = Vec::new();
-            account.index.read().for_each(|sub| {
+            account.state.index.read().for_each(|sub| {
                 if sub.conn().is_none() {
                     local.push(Arc::clone(sub));
                 }
@@ -345,7 +334,8 @@ async fn watch_timers(shared: Arc<Shared>) {
 
 /// Asks a silent client whether it lives, or ends it when it did not answer often enough.
 fn ping(shared: &Shared, conn: &Conn, now: u64) {
-    let interval = shared.config.ping_interval.as_millis() as u64;
+    let live = shared.live();
+    let interval = live.config.ping_interval.as_millis() as u64;
     shared.hub.timers.at(now + interval, conn.cid, Timer::Ping);
     let is_silent = now.saturating_sub(conn.last_in.load(Ordering::Relaxed)) >= interval;
     let lacks_round_trip = conn.rtt_us.load(Ordering::Relaxed) == 0 && conn.has(flag::CONNECTED);
@@ -355,7 +345,7 @@ fn ping(shared: &Shared, conn: &Conn, now: u64) {
             return;
         }
     }
-    if conn.pings_out.load(Ordering::Relaxed) + 1 > shared.config.ping_max {
+    if conn.pings_out.load(Ordering::Relaxed) + 1 > live.config.ping_max {
         shared.hub.stale_connections.fetch_add(1, Ordering::Relaxed);
         conn.fail("Stale Connection", "Stale Connection");
         return;

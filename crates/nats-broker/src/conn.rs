@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -48,6 +48,8 @@ pub(crate) mod flag {
     pub(crate) const BUDGETED: u32 = 1 << 9;
     /// A publisher waits for this connection to catch up.
     pub(crate) const STALLING: u32 = 1 << 10;
+    /// The rights were changed from outside: the task must take them over.
+    pub(crate) const REGRANTED: u32 = 1 << 11;
     /// Options of CONNECT.
     pub(crate) const OPTIONS: u32 = ECHO | HEADERS | VERBOSE | PEDANTIC | NO_RESPONDERS;
 }
@@ -56,8 +58,8 @@ pub(crate) mod flag {
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) timers: Timers,
-    pub(crate) max_pending: usize,
-    pub(crate) write_deadline_ms: u64,
+    pub(crate) max_pending: AtomicUsize,
+    pub(crate) write_deadline_ms: AtomicU64,
     pub(crate) slow_consumers: AtomicU64,
     pub(crate) stale_connections: AtomicU64,
     pub(crate) stalled: AtomicU64,
@@ -182,6 +184,11 @@ impl Conn {
         });
     }
 
+    /// Makes the connection's task look at the flags.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// Ends the connection; the first reason counts. What is queued is still written as far as the socket takes it.
     pub(crate) fn close(&self, reason: impl Into<CloseReason>) {
         self.rare.lock().close.get_or_insert_with(|| reason.into());
@@ -215,7 +222,7 @@ impl Conn {
         }
         write(outbox.room(64));
         let is_new = !std::mem::replace(&mut outbox.touched, true);
-        if outbox.pending() <= self.hub.max_pending {
+        if outbox.pending() <= self.hub.max_pending.load(Ordering::Relaxed) {
             return is_new;
         }
         // It asks and asks and never reads the answers.
@@ -274,7 +281,7 @@ impl Conn {
         outbox.blocked = true;
         outbox.blocked_since = now;
         if !std::mem::replace(&mut outbox.watched, true) {
-            self.hub.timers.at(now + self.hub.write_deadline_ms, self.cid, Timer::Write);
+            self.hub.timers.at(now + self.hub.write_deadline_ms.load(Ordering::Relaxed), self.cid, Timer::Write);
         }
         self.set(flag::WANTS_WRITE);
         self.waker.wake();
@@ -312,7 +319,7 @@ impl Conn {
             outbox.watched = false;
             return false;
         }
-        let due = outbox.blocked_since + self.hub.write_deadline_ms;
+        let due = outbox.blocked_since + self.hub.write_deadline_ms.load(Ordering::Relaxed);
         if due <= now {
             return true;
         }

@@ -123,17 +123,18 @@ pub(crate) fn serve(
         Arc::clone(&shared.hub),
         Outbox::default(),
     ));
-    let is_newcomer = tls_config.is_some() || shared.authenticator.auth_required();
+    let live = shared.live();
+    let is_newcomer = tls_config.is_some() || live.authenticator.auth_required();
     let is_admitted = shared.admit(&conn, is_newcomer);
     let session = Session::new(Arc::clone(shared), Arc::clone(&conn), listener);
-    let nonce = shared.authenticator.wants_nonce().then(new_nonce);
+    let nonce = live.authenticator.wants_nonce().then(new_nonce);
     let line = session.info(nonce.clone(), tls_config.is_some()).to_line();
     conn.append(|out| out.extend_from_slice(&line));
     conn.flush();
     if !is_admitted {
         let refusal = Refusal {
             reason: "max_connections",
-            detail: format!("the limit of {} connections is reached", shared.config.max_connections),
+            detail: format!("the limit of {} connections is reached", live.config.max_connections),
             claimed: None,
         };
         session.refuse(&refusal, "maximum connections exceeded", "Maximum Connections Exceeded");
@@ -184,17 +185,18 @@ impl Served {
             }
         }
         self.reader.resume = true;
-        if !shared.authenticator.auth_required() {
+        if !shared.live().authenticator.auth_required() {
             return true;
         }
-        let deadline = Instant::now() + shared.config.auth_timeout;
+        let timeout = shared.live().config.auth_timeout;
+        let deadline = Instant::now() + timeout;
         while !self.session.has_rights() {
             let step = tokio::time::timeout_at(deadline, self.step()).await;
             match step {
                 Err(_) => {
                     let refusal = Refusal {
                         reason: "auth_timeout",
-                        detail: format!("no CONNECT within {:?}", shared.config.auth_timeout),
+                        detail: format!("no CONNECT within {timeout:?}"),
                         claimed: None,
                     };
                     self.session.refuse(&refusal, "Authentication Timeout", "Authentication Timeout");
@@ -220,7 +222,7 @@ impl Served {
     /// The established connection.
     async fn run(&mut self) {
         let shared = Arc::clone(&self.session.shared);
-        let interval = shared.config.ping_interval.as_millis() as u64;
+        let interval = shared.live().config.ping_interval.as_millis() as u64;
         // A little spread keeps a mass reconnect from being answered with a mass of PINGs.
         let first = interval.min(2000 + self.session.conn.cid % 200);
         shared.hub.timers.at(shared.hub.timers.now() + first, self.session.conn.cid, Timer::Ping);
@@ -238,7 +240,7 @@ impl Served {
                 Step::Stalled(targets) => Box::pin(pause(&self.session.conn, targets)).await,
                 Step::Authenticate(connect) => {
                     self.reader.resume = true;
-                    let deadline = Instant::now() + shared.config.auth_timeout;
+                    let deadline = Instant::now() + shared.live().config.auth_timeout;
                     if !Box::pin(authorize(&mut self.session, *connect, deadline, self.nonce.as_deref())).await {
                         return;
                     }
@@ -345,6 +347,9 @@ impl Reader {
         session.conn.register(cx);
         if session.conn.has(flag::CLOSING) || !self.poll_output(&session.conn, cx) {
             return Poll::Ready(Step::Closed);
+        }
+        if session.conn.has(flag::REGRANTED) {
+            session.renew();
         }
         WORKER.with_borrow_mut(|worker| self.poll_input(session, worker, cx))
     }

@@ -43,7 +43,7 @@ pub(crate) async fn shake_hands(
     shared: &Shared,
     config: Arc<rustls::ServerConfig>,
 ) -> Result<(), String> {
-    let mut deadline = Instant::now() + shared.config.tls_timeout;
+    let mut deadline = Instant::now() + shared.live().config.tls_timeout;
     let mut handshake = Handshake { reader, conn, config, received: Vec::new(), speaks_tls: false, has_begun: false };
     loop {
         let arrival = tokio::time::timeout_at(deadline, poll_fn(|cx| handshake.poll_arrival(cx))).await;

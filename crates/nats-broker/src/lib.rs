@@ -21,6 +21,7 @@
 //! | `account`, `mapping`, `index`, `subscription` | what is known of accounts and who listens |
 //! | `conn`, `outbox`, `tls` | the shared side of a connection and its output |
 //! | `permission`, `responses` | carrying out a grant |
+//! | `live`, `reload` | what may change while the broker runs, and changing it |
 //! | `timers`, `local`, `shared` | deadlines, receivers inside this process, the running broker |
 //! | `monitor` | `/varz`, `/connz`, `/subsz`, `/healthz` |
 
@@ -37,11 +38,13 @@ mod conn;
 mod connection;
 mod handshake;
 mod index;
+mod live;
 mod local;
 mod mapping;
 pub mod monitor;
 mod outbox;
 mod permission;
+mod reload;
 mod responses;
 mod route;
 mod service;
@@ -62,4 +65,5 @@ pub use config::{
 };
 pub use local::{LocalMessage, LocalSubscription};
 pub use monitor::Monitor;
+pub use reload::{Reload, ReloadError, Reloaded};
 pub use static_auth::{OpenAuthenticator, StaticAuthenticator};

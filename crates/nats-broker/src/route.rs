@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::conn::{Conn, flag};
 use crate::index::{Entry, Index, QueueGroup};
+use crate::live::Live;
 use crate::local::{LocalMessage, LocalSink};
 use crate::permission::may_deliver;
 use crate::shared::Shared;
@@ -125,6 +126,8 @@ pub(crate) type IndexGuard<'s> = Option<RwLockReadGuard<'s, Index>>;
 /// Routes what one publisher sends.
 pub(crate) struct Router<'s, 't> {
     pub(crate) shared: &'s Shared,
+    /// Settings and accounts that are in force for all of this.
+    pub(crate) live: &'s Live,
     pub(crate) tick: &'t mut Tick,
     /// The publishing connection; `None` for messages from inside.
     pub(crate) source: Option<&'t Arc<Conn>>,
@@ -143,8 +146,8 @@ impl<'s> Router<'s, '_> {
             }
         }
         let mut done = self.local(account, index, run, mask);
-        let shared = self.shared;
-        let from = &shared.accounts[account as usize];
+        let live = self.live;
+        let from = &live.accounts[account as usize];
         for edge in &from.streams {
             if let Some(subject) = edge.map.to_local(run.subject) {
                 *index = None;
@@ -166,8 +169,8 @@ impl<'s> Router<'s, '_> {
 
     /// Delivers to the subscribers of one account.
     pub(crate) fn local(&mut self, account: u32, index: &mut IndexGuard<'s>, run: &Run<'_>, mask: u64) -> u64 {
-        let shared = self.shared;
-        let guard = index.get_or_insert_with(|| shared.accounts[account as usize].index.read());
+        let live = self.live;
+        let guard = index.get_or_insert_with(|| live.accounts[account as usize].state.index.read());
         let mut entries: SmallVec<[&Arc<Entry>; 8]> = SmallVec::new();
         let mut targets = 0;
         guard.for_each_match(run.subject, |entry| {
@@ -276,7 +279,7 @@ impl<'s> Router<'s, '_> {
             }
             let message = &run.messages[bit];
             let need = prefix.len() + message.tail.len() + sub.sid.as_bytes().len() + 1;
-            if outbox.pending() + need > conn.hub.max_pending {
+            if outbox.pending() + need > conn.hub.max_pending.load(Ordering::Relaxed) {
                 is_slow = true;
                 break;
             }

@@ -35,25 +35,20 @@ struct OpenReplies {
 }
 
 /// Open requests of other accounts by the `_R_` subject on which the answer comes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Replies {
     open: Mutex<OpenReplies>,
-    most: usize,
 }
 
 impl Replies {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { open: Mutex::new(OpenReplies::default()), most }
-    }
-
-    /// Remembers a request; `false` when too many are open.
-    fn open(&self, subject: &str, reply: OpenReply, now: u64) -> bool {
+    /// Remembers a request; `false` when `most` are open.
+    fn open(&self, subject: &str, reply: OpenReply, most: usize, now: u64) -> bool {
         let mut open = self.open.lock();
-        if open.by_subject.len() >= open.look_at.min(self.most) {
+        if open.by_subject.len() >= open.look_at.min(most) {
             open.by_subject.retain(|_, reply| reply.until >= now);
             open.look_at = open.by_subject.len() + LOOK_AFTER;
         }
-        if open.by_subject.len() >= self.most {
+        if open.by_subject.len() >= most {
             return false;
         }
         open.by_subject.insert(subject.into(), reply);
@@ -161,8 +156,8 @@ impl<'s> Router<'s, '_> {
 
     /// One step of a request, from an importing to its exporting account. Imports form no cycle, so this ends.
     fn request_hop(&mut self, request: &mut Request<'_>, from: u32, edge: &ServiceEdge, subject: &str) -> bool {
-        let shared = self.shared;
-        let there = &shared.accounts[edge.to_account as usize];
+        let live = self.live;
+        let there = &live.accounts[edge.to_account as usize];
         if let Some(reply) = request.message.reply {
             let answer_on = request.answer_on.get_or_insert_with(answer_subject);
             let open = OpenReply {
@@ -171,7 +166,7 @@ impl<'s> Router<'s, '_> {
                 kind: edge.response,
                 until: self.tick.now + edge.threshold.as_millis() as u64,
             };
-            if !there.replies.open(answer_on, open, self.tick.now) {
+            if !there.state.replies.open(answer_on, open, live.config.max_service_requests, self.tick.now) {
                 return false;
             }
         }
@@ -183,7 +178,7 @@ impl<'s> Router<'s, '_> {
         let run = Run { subject, messages: std::slice::from_ref(&message) };
         let mut done = self.local(edge.to_account, &mut None, &run, 1) != 0;
         if !done && let Some(answer_on) = &request.answer_on {
-            there.replies.forget(answer_on);
+            there.state.replies.forget(answer_on);
         }
         for next in &there.services {
             if let Some(further) = next.map.to_exported(subject) {
@@ -200,8 +195,8 @@ impl<'s> Router<'s, '_> {
             start: None,
             host: None,
             id: None,
-            acc: &shared.accounts[request.origin as usize].name,
-            svc: (request.origin != from).then(|| &*shared.accounts[from as usize].name),
+            acc: &self.live.accounts[request.origin as usize].name,
+            svc: (request.origin != from).then(|| &*self.live.accounts[from as usize].name),
             user: None,
             name: None,
             lang: None,
@@ -244,12 +239,11 @@ impl<'s> Router<'s, '_> {
 
     /// Takes a message on an `_R_` subject back to who asked. `None`: not one of ours, an ordinary message.
     pub(crate) fn answer(&mut self, account: u32, run: &Run<'_>, mask: u64) -> Option<u64> {
-        let shared = self.shared;
+        let replies = &self.live.accounts[account as usize].state.replies;
         let mut found = false;
         for bit in bits(mask) {
             let message = &run.messages[bit];
             let is_end = message.content.is_empty();
-            let replies = &shared.accounts[account as usize].replies;
             if let Some((to, subject)) = replies.take(run.subject, is_end, self.tick.now) {
                 found = true;
                 let run = Run { subject: &subject, messages: std::slice::from_ref(message) };
@@ -300,21 +294,21 @@ mod tests {
 
     #[test]
     fn answers_are_taken_once_in_time_and_in_bounds() {
-        let replies = Replies::new(2);
+        let replies = Replies::default();
         let open = |kind| OpenReply { account: 1, reply: "in.1".into(), kind, until: 100 };
-        assert!(replies.open("_R_.a", open(ResponseKind::Singleton), 0));
-        assert!(replies.open("_R_.b", open(ResponseKind::Stream), 0));
-        assert!(!replies.open("_R_.c", open(ResponseKind::Stream), 0), "bounded");
+        assert!(replies.open("_R_.a", open(ResponseKind::Singleton), 2, 0));
+        assert!(replies.open("_R_.b", open(ResponseKind::Stream), 2, 0));
+        assert!(!replies.open("_R_.c", open(ResponseKind::Stream), 2, 0), "bounded");
         assert_eq!(replies.take("_R_.a", false, 50), Some((1, "in.1".into())));
         assert_eq!(replies.take("_R_.a", false, 50), None);
         assert!(replies.take("_R_.b", false, 50).is_some() && replies.take("_R_.b", true, 50).is_some());
         assert_eq!(replies.take("_R_.b", false, 50), None);
-        assert!(replies.open("_R_.d", open(ResponseKind::Singleton), 0));
+        assert!(replies.open("_R_.d", open(ResponseKind::Singleton), 2, 0));
         assert_eq!(replies.take("_R_.d", false, 101), None, "late");
         assert!(
-            replies.open("_R_.e", open(ResponseKind::Stream), 0)
-                && replies.open("_R_.f", open(ResponseKind::Stream), 0)
+            replies.open("_R_.e", open(ResponseKind::Stream), 2, 0)
+                && replies.open("_R_.f", open(ResponseKind::Stream), 2, 0)
         );
-        assert!(replies.open("_R_.g", open(ResponseKind::Stream), 101), "expired ones make room");
+        assert!(replies.open("_R_.g", open(ResponseKind::Stream), 2, 101), "expired ones make room");
     }
 }

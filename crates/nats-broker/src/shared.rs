@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use rand::Rng;
 use rustc_hash::FxHashMap;
@@ -15,11 +15,10 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::{Account, AccountNames};
-use crate::auth::{Authenticator, Observer, Refusal};
+use crate::auth::{Observer, Refusal};
 use crate::claims::Claims;
-use crate::config::BrokerConfig;
 use crate::conn::{Conn, Hub};
+use crate::live::Live;
 use crate::monitor::ClosedConnection;
 use crate::subscription::Subscription;
 use crate::turns::Turns;
@@ -59,13 +58,11 @@ impl Roster {
 
 /// The running broker.
 pub(crate) struct Shared {
-    pub(crate) config: BrokerConfig,
+    /// Settings, accounts and authenticator, replaced as a whole.
+    pub(crate) live: ArcSwap<Live>,
     pub(crate) server_id: String,
     pub(crate) server_name: String,
     pub(crate) started: SystemTime,
-    pub(crate) accounts: Vec<Account>,
-    pub(crate) account_names: AccountNames,
-    pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) claims: Claims,
@@ -84,23 +81,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        config: BrokerConfig,
-        accounts: Vec<Account>,
-        account_names: AccountNames,
-        authenticator: Arc<dyn Authenticator>,
-        observer: Arc<dyn Observer>,
-        hub: Arc<Hub>,
-        server_id: String,
-    ) -> Self {
+    pub(crate) fn new(live: Live, observer: Arc<dyn Observer>, hub: Arc<Hub>, server_id: String) -> Self {
+        let config = &live.config;
         let server_name = if config.server_name.is_empty() { server_id.clone() } else { config.server_name.clone() };
         Self {
             server_id,
             server_name,
             started: SystemTime::now(),
-            accounts,
-            account_names,
-            authenticator,
             observer,
             hub,
             claims: Claims::default(),
@@ -116,7 +103,7 @@ impl Shared {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             http_requests: Mutex::default(),
-            config,
+            live: ArcSwap::from_pointee(live),
         }
     }
 
@@ -124,19 +111,18 @@ impl Shared {
         self.listeners.get().map_or(&[], Vec::as_slice)
     }
 
+    /// What is in force now. Not to be held across a wait: load it anew behind one.
+    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
     /// A connection id, unique in this broker's life.
     pub(crate) fn next_cid(&self) -> u64 {
         self.next_cid.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Number of the system account.
-    pub(crate) fn system_account(&self) -> Option<u32> {
-        let number = self.accounts.iter().position(|account| account.is_system)?;
-        u32::try_from(number).ok()
-    }
-
     pub(crate) fn account_number(&self, name: &str) -> Option<u32> {
-        self.account_names.get(name).copied()
+        self.live().account_number(name)
     }
 
     pub(crate) fn conn(&self, cid: u64) -> Option<Arc<Conn>> {
@@ -154,9 +140,10 @@ impl Shared {
     /// been at it for longest has to go; `false`: all have logged in, there is no room.
     pub(crate) fn admit(&self, conn: &Arc<Conn>, is_newcomer: bool) -> bool {
         self.total_connections.fetch_add(1, Ordering::Relaxed);
+        let most = self.live().config.max_connections;
         let mut roster = self.roster.lock();
         let mut crowded_out = None;
-        if roster.all.len() >= self.config.max_connections {
+        if roster.all.len() >= most {
             let Some(oldest) = roster.newcomers.pop_first() else { return false };
             crowded_out = roster.all.remove(&oldest);
         }
@@ -174,7 +161,7 @@ impl Shared {
     /// Ends a connection that never logged in, without last words: its socket is needed.
     fn crowd_out(&self, conn: &Conn) {
         let waited = conn.started.elapsed().unwrap_or_default();
-        let most = self.config.max_connections;
+        let most = self.live().config.max_connections;
         let refusal = Refusal {
             reason: "crowded_out",
             detail: format!(
@@ -192,19 +179,21 @@ impl Shared {
         self.roster.lock().newcomers.remove(&cid);
     }
 
-    /// Takes a subscription out of the index and of its connection's table.
-    pub(crate) fn end_subscription(&self, sub: &Arc<Subscription>) {
-        self.accounts[sub.account as usize].index.write().remove(sub);
+    /// Takes a subscription out of the index and of its connection's table; `false`: somebody else has ended it before.
+    pub(crate) fn end_subscription(&self, sub: &Arc<Subscription>) -> bool {
+        let removed = self.live().accounts[sub.account as usize].state.index.write().remove(sub);
         if let Some(conn) = sub.conn() {
             conn.rare.lock().subs.remove_same(sub);
         }
+        removed
     }
 
     /// Takes all subscriptions of a connection out.
     pub(crate) fn end_subscriptions(&self, conn: &Arc<Conn>) {
         let subs = conn.rare.lock().subs.take_all();
         let Some(first) = subs.first() else { return };
-        let mut index = self.accounts[first.account as usize].index.write();
+        let live = self.live();
+        let mut index = live.accounts[first.account as usize].state.index.write();
         for sub in &subs {
             index.remove(sub);
         }
@@ -216,7 +205,7 @@ impl Shared {
             "name": self.server_name,
             "host": self.host(),
             "id": self.server_id,
-            "ver": self.config.version,
+            "ver": self.live().config.version,
             "jetstream": false,
             "flags": 0,
             "seq": self.system_sequence.fetch_add(1, Ordering::Relaxed) + 1,
@@ -226,7 +215,7 @@ impl Shared {
 
     /// Host and port that clients are told.
     pub(crate) fn advertised(&self, listener: usize) -> (String, u16) {
-        if let Some(advertise) = &self.config.client_advertise {
+        if let Some(advertise) = &self.live().config.client_advertise {
             return match advertise.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
                 Some((host, Ok(port))) => (host.trim_matches(['[', ']']).to_owned(), port),
                 _ => (advertise.clone(), self.listeners().get(listener).map_or(0, |listener| listener.addr.port())),

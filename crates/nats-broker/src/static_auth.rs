@@ -1,6 +1,9 @@
 //! Authenticators for tests and small embedders.
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::auth::{Authenticator, ConnectRequest, Grant, Permissions, Refusal};
 
@@ -41,6 +44,14 @@ impl Authenticator for OpenAuthenticator {
     fn before_connect(&self) -> Option<Grant> {
         Some(self.grant())
     }
+
+    /// Those who came without a credential stay; who had one belongs to settings that are gone.
+    fn reconsider(&self, _cid: u64, present: &Grant) -> Result<Grant, Refusal> {
+        if present.user.is_none() && present.proof.is_none() {
+            return Ok(self.grant());
+        }
+        Err(gone(present, "logins are no longer asked for"))
+    }
 }
 
 /// A user of a [`StaticAuthenticator`].
@@ -72,7 +83,7 @@ impl StaticAuthenticator {
         self.users.push(StaticUser {
             user: user.to_owned(),
             password: password.to_owned(),
-            grant: grant(Some(user), account, permissions),
+            grant: grant(Some(user), password, account, permissions),
         });
         self
     }
@@ -80,14 +91,16 @@ impl StaticAuthenticator {
     /// Whoever shows the token lands in an account with these permissions.
     #[must_use]
     pub fn token(mut self, token: &str, account: &str, permissions: Permissions) -> Self {
-        self.tokens.push((token.to_owned(), grant(None, account, permissions)));
+        self.tokens.push((token.to_owned(), grant(None, token, account, permissions)));
         self
     }
 
     /// Who shows no credential at all counts as this user, which must have been added before.
     #[must_use]
     pub fn no_auth_user(mut self, user: &str) -> Self {
-        self.no_auth_user = self.users.iter().find(|known| known.user == user).map(|known| known.grant.clone());
+        let known = self.users.iter().find(|known| known.user == user);
+        // Nothing was proven.
+        self.no_auth_user = known.map(|known| Grant { proof: None, ..known.grant.clone() });
         self
     }
 
@@ -99,8 +112,15 @@ impl StaticAuthenticator {
     }
 }
 
-fn grant(user: Option<&str>, account: &str, permissions: Permissions) -> Grant {
-    Grant { user: user.map(str::to_owned), permissions, ..Grant::new(account) }
+fn grant(user: Option<&str>, secret: &str, account: &str, permissions: Permissions) -> Grant {
+    let digest = digest::digest(&digest::SHA256, secret.as_bytes());
+    let proof = URL_SAFE_NO_PAD.encode(digest.as_ref());
+    Grant { user: user.map(str::to_owned), permissions, proof: Some(proof.into()), ..Grant::new(account) }
+}
+
+/// The refusal of a connection whose login is not worth anything any more.
+fn gone(present: &Grant, detail: &str) -> Refusal {
+    Refusal { reason: "login_changed", detail: detail.to_owned(), claimed: present.user.clone() }
 }
 
 /// Compares without telling by its time how much was right.
@@ -137,6 +157,14 @@ impl Authenticator for StaticAuthenticator {
 
     fn before_connect(&self) -> Option<Grant> {
         self.no_auth_user.clone()
+    }
+
+    /// A login stays worth what it was as long as user and password, or the token, are as they were.
+    fn reconsider(&self, _cid: u64, present: &Grant) -> Result<Grant, Refusal> {
+        let users = self.users.iter().map(|known| &known.grant);
+        let mut known = users.chain(self.tokens.iter().map(|(_, grant)| grant)).chain(&self.no_auth_user);
+        let same = known.find(|grant| grant.user == present.user && grant.proof == present.proof);
+        same.cloned().ok_or_else(|| gone(present, "the login is not known any more"))
     }
 }
 

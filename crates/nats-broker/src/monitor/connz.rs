@@ -271,7 +271,8 @@ fn entry(shared: &Shared, conn: &Arc<Conn>, now: SystemTime) -> ConnzEntry {
     };
     let rare = conn.rare.lock();
     let about = rare.about.as_deref().cloned().unwrap_or_default();
-    let account = rare.account.map(|number| shared.accounts[number as usize].name.to_string()).unwrap_or_default();
+    let account =
+        rare.account.map(|number| shared.live().accounts[number as usize].name.to_string()).unwrap_or_default();
     ConnzEntry {
         cid: conn.cid,
         kind: "Client",

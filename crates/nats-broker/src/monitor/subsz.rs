@@ -58,11 +58,11 @@ pub(super) fn subsz(shared: &Shared, query: &SubszQuery) -> Result<Subsz, QueryE
     let limit = if query.limit == 0 { 1024 } else { query.limit };
     let mut list = Vec::new();
     let (mut subscriptions, mut inserts, mut removes, mut total) = (0, 0, 0, 0);
-    for account in &shared.accounts {
+    for account in &shared.live().accounts {
         if query.acc.as_ref().is_some_and(|acc| **acc != *account.name) {
             continue;
         }
-        let index = account.index.read();
+        let index = account.state.index.read();
         subscriptions += index.len();
         inserts += index.inserts;
         removes += index.removes;

@@ -140,7 +140,8 @@ fn seconds(span: std::time::Duration) -> Value {
 }
 
 pub(super) fn varz(shared: &std::sync::Arc<Shared>) -> Varz {
-    let config = &shared.config;
+    let live = shared.live();
+    let config = &live.config;
     let traffic = traffic(shared);
     let now = SystemTime::now();
     let (host, _) = shared.advertised(0);
@@ -163,7 +164,7 @@ pub(super) fn varz(shared: &std::sync::Arc<Shared>) -> Varz {
         go: "rust".to_owned(),
         host,
         port: listener.map_or(0, |listener| listener.addr.port()),
-        auth_required: shared.authenticator.auth_required(),
+        auth_required: live.authenticator.auth_required(),
         tls_required: listener.is_some_and(|listener| listener.tls.load().is_some()),
         max_connections: config.max_connections,
         ping_interval: config.ping_interval.as_nanos() as u64,
@@ -207,7 +208,7 @@ pub(super) fn varz(shared: &std::sync::Arc<Shared>) -> Varz {
         slow_consumers: slow,
         stale_connections: stale,
         stalled_clients: shared.hub.stalled.load(Ordering::Relaxed),
-        subscriptions: shared.accounts.iter().map(|account| account.index.read().len()).sum(),
+        subscriptions: live.accounts.iter().map(|account| account.state.index.read().len()).sum(),
         http_req_stats: monitor.http_requests(),
         config_load_time: rfc3339(shared.started),
         config_digest: String::new(),

@@ -15,7 +15,9 @@ use smallvec::SmallVec;
 
 use crate::auth::{Grant, Refusal};
 use crate::conn::{About, Conn, flag};
+use crate::live::Live;
 use crate::permission::publishes_freely;
+use crate::reload;
 use crate::route::{IndexGuard, RUN, Tick};
 use crate::shared::Shared;
 
@@ -54,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) is_connected: bool,
     sent_connect_info: bool,
     answered_ping: bool,
+    /// Which [`Live`] the limits were taken from.
+    generation: u64,
 }
 
 struct Rights {
@@ -65,12 +69,15 @@ struct Rights {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, conn: Arc<Conn>, listener: usize) -> Self {
-        let config = &shared.config;
+        let live = shared.live();
+        let config = &live.config;
         let limits = Limits {
             max_control_line: config.max_control_line,
             max_connect_line: config.max_connect_line,
             max_payload: config.max_payload,
         };
+        let generation = live.generation;
+        drop(live);
         let options = conn.flags() & flag::OPTIONS;
         Self {
             shared,
@@ -83,6 +90,7 @@ impl Session {
             is_connected: false,
             sent_connect_info: false,
             answered_ping: false,
+            generation,
         }
     }
 
@@ -104,6 +112,10 @@ impl Session {
     pub(crate) fn feed(&mut self, input: &[u8], tick: &mut Tick) -> Fed {
         // Keeps the borrow of index guards apart from `self`.
         let shared = Arc::clone(&self.shared);
+        let live = shared.live();
+        if live.generation != self.generation {
+            self.take_limits(&live);
+        }
         let mut index: IndexGuard<'_> = None;
         let mut batch = Batch::new();
         let mut at = 0;
@@ -115,7 +127,7 @@ impl Session {
                 Parsed::Op { op: ClientOp::Publish(publish), consumed } => {
                     at += consumed;
                     if batch.first().is_some_and(|first| first.subject != publish.subject) {
-                        self.publish(&shared, &batch, &mut index, tick);
+                        self.publish(&shared, &live, &batch, &mut index, tick);
                         batch.clear();
                     }
                     let alone = publish.tail.is_none() || self.has_option(flag::VERBOSE | flag::PEDANTIC);
@@ -127,18 +139,18 @@ impl Session {
                         break Next::Close;
                     }
                     if alone && !batch.is_empty() {
-                        self.publish(&shared, &batch, &mut index, tick);
+                        self.publish(&shared, &live, &batch, &mut index, tick);
                         batch.clear();
                     }
                     batch.push(publish);
                     if alone || batch.len() == RUN {
-                        self.publish(&shared, &batch, &mut index, tick);
+                        self.publish(&shared, &live, &batch, &mut index, tick);
                         batch.clear();
                     }
                 }
                 Parsed::Op { op, consumed } => {
                     at += consumed;
-                    self.publish(&shared, &batch, &mut index, tick);
+                    self.publish(&shared, &live, &batch, &mut index, tick);
                     batch.clear();
                     index = None;
                     if let Some(next) = self.operate(op, tick) {
@@ -147,7 +159,7 @@ impl Session {
                 }
                 Parsed::Incomplete { needed } => break Next::Read { needed },
                 Parsed::Violation(violation) => {
-                    self.publish(&shared, &batch, &mut index, tick);
+                    self.publish(&shared, &live, &batch, &mut index, tick);
                     batch.clear();
                     index = None;
                     self.violate(violation, tick);
@@ -155,7 +167,7 @@ impl Session {
                 }
             }
         };
-        self.publish(&shared, &batch, &mut index, tick);
+        self.publish(&shared, &live, &batch, &mut index, tick);
         Fed { consumed: at, next }
     }
 
@@ -167,11 +179,15 @@ impl Session {
         if input[..seen].eq_ignore_ascii_case(&CONNECT[..seen]) {
             return true;
         }
-        if let Some(grant) = self.shared.authenticator.before_connect()
-            && let Some(account) = self.shared.account_number(&grant.account)
+        let live = self.shared.live();
+        let generation = live.generation;
+        if let Some(grant) = live.authenticator.before_connect()
+            && let Some(account) = live.account_number(&grant.account)
         {
-            self.shared.accounts[account as usize].connections.fetch_add(1, Ordering::Relaxed);
+            live.accounts[account as usize].state.connections.fetch_add(1, Ordering::Relaxed);
+            drop(live);
             self.set_rights(account, Arc::new(grant));
+            reload::catch_up(&self.shared, &self.conn, generation);
             return true;
         }
         let refusal = Refusal {
@@ -192,19 +208,47 @@ impl Session {
 
     /// Puts a grant in force. The account's connection counter is the caller's.
     pub(crate) fn set_rights(&mut self, account: u32, grant: Arc<Grant>) {
-        let runtime = &self.shared.accounts[account as usize];
-        self.parser.limits.max_payload = runtime.max_payload;
-        if grant.permissions.responses.is_some() {
-            self.conn.set(flag::BUDGETED);
-        } else {
-            self.conn.clear(flag::BUDGETED);
-        }
         let mut rare = self.conn.rare.lock();
         rare.account = Some(account);
         rare.grant = Some(Arc::clone(&grant));
         rare.budgets = None;
         drop(rare);
+        self.adopt(account, grant);
+    }
+
+    /// Acts by a grant that the connection already has.
+    fn adopt(&mut self, account: u32, grant: Arc<Grant>) {
+        if grant.permissions.responses.is_some() {
+            self.conn.set(flag::BUDGETED);
+        } else {
+            self.conn.clear(flag::BUDGETED);
+        }
         self.rights = Some(Rights { account, publishes_freely: publishes_freely(&grant), grant });
+        let shared = Arc::clone(&self.shared);
+        self.take_limits(&shared.live());
+    }
+
+    /// Takes over the limits that are in force now.
+    fn take_limits(&mut self, live: &Live) {
+        self.generation = live.generation;
+        let limits = &mut self.parser.limits;
+        limits.max_control_line = live.config.max_control_line;
+        limits.max_connect_line = live.config.max_connect_line;
+        limits.max_payload = match &self.rights {
+            Some(rights) => live.accounts[rights.account as usize].max_payload,
+            None => live.config.max_payload,
+        };
+    }
+
+    /// Takes over rights that were changed from outside.
+    pub(crate) fn renew(&mut self) {
+        self.conn.clear(flag::REGRANTED);
+        let grant = self.conn.rare.lock().grant.clone();
+        if let (Some(rights), Some(grant)) = (&self.rights, grant) {
+            self.adopt(rights.account, Arc::clone(&grant));
+            // Whatever was subscribed while the rights changed.
+            reload::sweep(&self.shared, &self.conn, &grant);
+        }
     }
 
     /// Takes the options of an accepted CONNECT over.
@@ -339,9 +383,10 @@ impl Session {
 
     /// The INFO of this connection, as on accept.
     pub(crate) fn info(&self, nonce: Option<String>, has_tls: bool) -> Info {
-        let config = &self.shared.config;
+        let live = self.shared.live();
+        let config = &live.config;
         let (host, port) = self.shared.advertised(self.listener);
-        let authenticator = &self.shared.authenticator;
+        let authenticator = &live.authenticator;
         Info {
             server_id: self.shared.server_id.clone(),
             server_name: self.shared.server_name.clone(),
@@ -367,10 +412,11 @@ impl Session {
     fn connect_info(&self) -> Info {
         let has_tls = self.conn.outbox.lock().tls.is_some();
         let mut info = self.info(None, has_tls);
-        info.auth_required = self.shared.authenticator.auth_required();
+        let live = self.shared.live();
+        info.auth_required = live.authenticator.auth_required();
         info.connect_info = true;
         if let Some(rights) = &self.rights {
-            let account = &self.shared.accounts[rights.account as usize];
+            let account = &live.accounts[rights.account as usize];
             info.remote_account = account.name.to_string();
             info.acc_is_sys = account.is_system;
             info.max_payload = account.max_payload as i64;
@@ -380,6 +426,6 @@ impl Session {
 }
 
 /// A text inside double quotes of an error line.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"")
 }

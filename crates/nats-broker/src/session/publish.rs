@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::{Batch, Rights, Session, quoted};
 use crate::conn::flag;
+use crate::live::Live;
 use crate::permission::{is_publish_denied, is_reserved_reply, is_reserved_subject, may_publish};
 use crate::route::{IndexGuard, Message, RUN, Router, Run, Tick, bits};
 use crate::shared::Shared;
@@ -19,6 +20,7 @@ impl Session {
     pub(super) fn publish<'s>(
         &self,
         shared: &'s Shared,
+        live: &'s Live,
         batch: &Batch<'_>,
         index: &mut IndexGuard<'s>,
         tick: &mut Tick,
@@ -35,7 +37,7 @@ impl Session {
         };
         let mut scratch = Vec::new();
         let mut messages: SmallVec<[Message<'_>; RUN]> = SmallVec::new();
-        let mut mask = self.allowed(rights, subject, batch, index, tick);
+        let mut mask = self.allowed(live, rights, subject, batch, index, tick);
         for (bit, publish) in batch.iter().enumerate() {
             let reply = match publish.reply.map(std::str::from_utf8) {
                 None => None,
@@ -69,12 +71,12 @@ impl Session {
             0
         } else {
             let echo = self.has_option(flag::ECHO);
-            Router { shared, tick, source: Some(&self.conn), echo }.route(rights.account, index, &run, mask)
+            Router { shared, live, tick, source: Some(&self.conn), echo }.route(rights.account, index, &run, mask)
         };
         if self.has_option(flag::NO_RESPONDERS) {
             for bit in bits(mask & !done) {
                 if let Some(reply) = messages[bit].reply {
-                    self.nobody(shared, rights.account, index, reply, subject, tick);
+                    self.nobody(live, rights.account, index, reply, subject, tick);
                 }
             }
         }
@@ -83,6 +85,7 @@ impl Session {
     /// Which messages of a batch may be published; the others are answered with an error.
     fn allowed(
         &self,
+        live: &Live,
         rights: &Rights,
         subject: &str,
         batch: &Batch<'_>,
@@ -98,7 +101,7 @@ impl Session {
             && !is_reserved
             && rights.grant.permissions.responses.is_some()
             && !is_publish_denied(&rights.grant, subject);
-        let guards = &self.shared.accounts[rights.account as usize].guards;
+        let guards = &live.accounts[rights.account as usize].guards;
         let mut mask = 0;
         for (bit, publish) in batch.iter().enumerate() {
             if let Some(reply) = publish.reply
@@ -161,7 +164,7 @@ impl Session {
     /// Nobody got a request: tells the requester on a plain subscription of its own, when it has one (503).
     fn nobody<'s>(
         &self,
-        shared: &'s Shared,
+        live: &'s Live,
         account: u32,
         index: &mut IndexGuard<'s>,
         reply: &str,
@@ -171,7 +174,7 @@ impl Session {
         if !has_no_empty_token(reply) {
             return;
         }
-        let guard = index.get_or_insert_with(|| shared.accounts[account as usize].index.read());
+        let guard = index.get_or_insert_with(|| live.accounts[account as usize].state.index.read());
         let mut found: Option<&Arc<Subscription>> = None;
         guard.for_each_match(reply, |entry| {
             for sub in &entry.plain {

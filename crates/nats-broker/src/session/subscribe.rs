@@ -29,7 +29,8 @@ impl Session {
             Some(Ok(queue)) if has_only_subject_bytes(queue.as_bytes()) => Some(queue),
             Some(_) => return Err(invalid()),
         };
-        let config = &self.shared.config;
+        let live = self.shared.live();
+        let config = &live.config;
         if config.max_sub_tokens > 0 && filter.split('.').count() > config.max_sub_tokens {
             return Err(format!("Permissions Violation for Subscription to \"{}\", too many tokens", quoted(filter)));
         }
@@ -38,7 +39,7 @@ impl Session {
             let using = queue.map(|queue| format!(" using queue \"{}\"", quoted(queue))).unwrap_or_default();
             return Err(format!("Permissions Violation for Subscription to \"{}\"{using}", quoted(filter)));
         };
-        let account = &self.shared.accounts[rights.account as usize];
+        let account = &live.accounts[rights.account as usize];
         let known = self.conn.rare.lock().subs.get(sid).cloned();
         if let Some(known) = &known
             && known.is_exhausted()
@@ -54,7 +55,7 @@ impl Session {
             // A live sid is left alone.
             return Ok(());
         }
-        let mut index = account.index.write();
+        let mut index = account.state.index.write();
         if index.len() >= account.max_subscriptions {
             return Err(full.to_owned());
         }
@@ -72,15 +73,19 @@ impl Session {
     }
 
     pub(super) fn unsubscribe(&mut self, sid: &[u8], max: Option<u64>, tick: &mut Tick) {
-        let known = self.conn.rare.lock().subs.get(sid).cloned();
-        if let Some(sub) = known {
+        let mut known = self.conn.rare.lock().subs.get(sid).cloned();
+        while let Some(sub) = known {
             match max {
                 // One that had its last message has ended, even if it is still about to be taken out.
                 Some(max) if !sub.is_exhausted() && max > sub.delivered.load(Ordering::Relaxed) => {
                     sub.max.store(max, Ordering::Relaxed);
                 }
-                _ => self.shared.end_subscription(&sub),
+                _ => {
+                    self.shared.end_subscription(&sub);
+                }
             }
+            // A reload may just have put another one in its place.
+            known = self.conn.rare.lock().subs.get(sid).filter(|now| !Arc::ptr_eq(now, &sub)).cloned();
         }
         self.confirm(tick);
     }

@@ -1,17 +1,18 @@
 //! The engine without any socket.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::OpenAuthenticator;
 use crate::auth::Observer;
 use crate::config::{AccountConfig, BrokerConfig};
 use crate::conn::{Hub, Link};
+use crate::live::Live;
 use crate::outbox::Outbox;
 use crate::timers::Timers;
-use crate::{OpenAuthenticator, account};
 
 struct Unobserved;
 
@@ -20,27 +21,18 @@ impl Observer for Unobserved {}
 /// A broker without listeners.
 fn shared() -> Arc<Shared> {
     let config = BrokerConfig::default();
-    let (accounts, names) =
-        account::build(&[AccountConfig::new("$G")], &[], config.max_payload, config.max_service_requests, None)
-            .unwrap();
     let hub = Hub {
         timers: Timers::new(),
-        max_pending: config.max_pending,
-        write_deadline_ms: 10_000,
+        max_pending: AtomicUsize::new(config.max_pending),
+        write_deadline_ms: AtomicU64::new(10_000),
         slow_consumers: AtomicU64::new(0),
         stale_connections: AtomicU64::new(0),
         stalled: AtomicU64::new(0),
         caught_up: tokio::sync::Notify::new(),
     };
-    Arc::new(Shared::new(
-        config,
-        accounts,
-        names,
-        Arc::new(OpenAuthenticator::default()),
-        Arc::new(Unobserved),
-        Arc::new(hub),
-        "N1".to_owned(),
-    ))
+    let open = Arc::new(OpenAuthenticator::default());
+    let live = Live::new(config, &[AccountConfig::new("$G")], open, &[], None).unwrap();
+    Arc::new(Shared::new(live, Arc::new(Unobserved), Arc::new(hub), "N1".to_owned()))
 }
 
 fn session(shared: &Arc<Shared>) -> Session {
@@ -102,7 +94,7 @@ fn a_long_run_is_delivered_whole_and_in_order() {
     feed(&mut publisher, &[sent.as_bytes()]);
     let expected: String = (0..150).map(|number| format!("MSG a 1 3\r\n{number:03}\r\n")).collect();
     assert_eq!(String::from_utf8(output(&subscriber.conn)).unwrap(), expected);
-    assert_eq!(shared.accounts[0].index.read().len(), 0, "an exhausted subscription is taken out");
+    assert_eq!(shared.live().accounts[0].state.index.read().len(), 0, "an exhausted subscription is taken out");
 }
 
 #[test]
@@ -135,12 +127,12 @@ fn ending_connections_leave_nothing_behind() {
             (0..40).map(|sub| format!("SUB s.{sub}.{} {sub}\r\nSUB w.*.{sub} q{sub} w{sub}\r\n", number % 7)).collect();
         feed(session, &[subs.as_bytes()]);
     }
-    assert_eq!(shared.accounts[0].index.read().len(), 50 * 80);
+    assert_eq!(shared.live().accounts[0].state.index.read().len(), 50 * 80);
     for session in &sessions {
         shared.end_subscriptions(&session.conn);
     }
-    assert_eq!(shared.accounts[0].index.read().len(), 0);
-    assert!(!shared.accounts[0].index.read().has_entries());
+    assert_eq!(shared.live().accounts[0].state.index.read().len(), 0);
+    assert!(!shared.live().accounts[0].state.index.read().has_entries());
 }
 
 fn operation() -> impl Strategy<Value = String> {
