@@ -52,7 +52,7 @@ fn is_acceptable(session: &Session, connect: &Connect) -> bool {
         session.conn.fail("invalid client protocol", "Protocol Violation");
         return false;
     }
-    if connect.no_responders && !connect.headers {
+    if connect.no_responders && !(connect.headers && session.shared.live().config.headers) {
         session.tell_violation("CONNECT asks for no_responders without headers");
         session.conn.fail("no responders requires headers support", "No Responders Requires Headers");
         return false;

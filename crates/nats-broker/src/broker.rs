@@ -117,7 +117,7 @@ impl Broker {
         shared.listeners.set(listeners).expect("the listeners are set once");
         shared.tasks.spawn(watch_timers(Arc::clone(&shared)));
         for (number, socket) in sockets.into_iter().enumerate() {
-            shared.tasks.spawn(accept(Arc::clone(&shared), socket, number));
+            shared.acceptors.spawn(accept(Arc::clone(&shared), socket, number));
         }
         Ok(Self { shared })
     }
@@ -240,8 +240,14 @@ impl Broker {
             conn.close("Server Shutdown");
         }
         self.end_local_subscriptions();
-        self.shared.tasks.close();
-        if tokio::time::timeout(STOP_DEADLINE, self.shared.tasks.wait()).await.is_err() {
+        let trackers = [&self.shared.acceptors, &self.shared.connections, &self.shared.tasks];
+        let all_ended = async {
+            for tracker in trackers {
+                tracker.close();
+                tracker.wait().await;
+            }
+        };
+        if tokio::time::timeout(STOP_DEADLINE, all_ended).await.is_err() {
             tracing::warn!("connections did not end within {STOP_DEADLINE:?}");
         }
     }
@@ -293,11 +299,11 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shared.stop.cancelled() => return,
+            () = shared.accepting.cancelled() => return,
         };
         match accepted {
             Ok((socket, remote)) => {
-                shared.tasks.spawn(crate::connection::serve(&shared, socket, remote, number));
+                shared.connections.spawn(crate::connection::serve(&shared, socket, remote, number));
             }
             Err(error) => {
                 // Mostly out of file descriptors: others end and free some.

@@ -50,6 +50,8 @@ pub(crate) mod flag {
     pub(crate) const STALLING: u32 = 1 << 10;
     /// The rights were changed from outside: the task must take them over.
     pub(crate) const REGRANTED: u32 = 1 << 11;
+    /// The task must tell the client that the broker is going.
+    pub(crate) const LAME_DUCK: u32 = 1 << 12;
     /// Options of CONNECT.
     pub(crate) const OPTIONS: u32 = ECHO | HEADERS | VERBOSE | PEDANTIC | NO_RESPONDERS;
 }

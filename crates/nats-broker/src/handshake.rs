@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
 use crate::conn::{Conn, flag};
-use crate::connection::{Reader, WORKER};
+use crate::opening::TLS_RECORD;
+use crate::reader::{Reader, WORKER};
 use crate::shared::Shared;
 use crate::tls::Tls;
 use crate::turns::Turn;
@@ -33,7 +34,7 @@ struct Handshake<'a> {
     has_begun: bool,
 }
 
-/// Shakes hands over a connection whose INFO was sent.
+/// Shakes hands.
 ///
 /// # Errors
 /// Why there is no TLS: for the log.
@@ -113,7 +114,7 @@ impl Handshake<'_> {
                 Some(tls) => tls,
                 // Not before the first byte: whoever sends nothing shall cost nothing.
                 none => {
-                    self.speaks_tls = self.received.first() == Some(&0x16);
+                    self.speaks_tls = self.received.first() == Some(&TLS_RECORD);
                     let tls = Tls::new(Arc::clone(&self.config)).map_err(|error| error.to_string())?;
                     none.insert(Box::new(tls))
                 }

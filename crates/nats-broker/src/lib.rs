@@ -13,8 +13,10 @@
 //! | `static_auth` | two simple authenticators |
 //! | `config` | settings, accounts, exports, imports, start errors |
 //! | `broker` | start, stop, publish and subscribe from inside, deadlines |
-//! | `connection`, `handshake`, `authorize`, `claims` | the async shell of a connection: TLS, CONNECT, exclusive names |
+//! | `connection`, `opening`, `handshake`, `reader` | the async shell of a connection: TLS, greeting, reading |
+//! | `authorize`, `claims` | CONNECT, exclusive names |
 //! | `turns` | who may compute a handshake next |
+//! | `lame_duck` | leaving slowly |
 //! | `session` | the engine: operations of one client |
 //! | `route`, `service` | matching and delivery, crossing between accounts |
 //! | `sys`, `advisories` | answers of the broker itself, what it tells of connections |
@@ -38,12 +40,15 @@ mod conn;
 mod connection;
 mod handshake;
 mod index;
+mod lame_duck;
 mod live;
 mod local;
 mod mapping;
 pub mod monitor;
+mod opening;
 mod outbox;
 mod permission;
+mod reader;
 mod reload;
 mod responses;
 mod route;
@@ -60,8 +65,8 @@ mod turns;
 pub use auth::*;
 pub use broker::{Broker, ConnectionInfo, LocalError};
 pub use config::{
-    AccountConfig, BrokerConfig, Export, Import, Listener, ResponseKind, ServiceExport, ServiceImport, StartError,
-    StreamExport, StreamImport,
+    AccountConfig, BrokerConfig, Export, Import, LatencySampling, Listener, MappingTarget, ResponseKind, ServiceExport,
+    ServiceImport, ServiceLatency, StartError, StreamExport, StreamImport, SubjectMapping, TlsStart, WebSocketSettings,
 };
 pub use local::{LocalMessage, LocalSubscription};
 pub use monitor::Monitor;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -76,13 +76,21 @@ pub(crate) struct Shared {
     pub(crate) system_sequence: AtomicU64,
     pub(crate) listeners: OnceLock<Vec<RunningListener>>,
     pub(crate) tasks: TaskTracker,
+    /// The tasks of connections.
+    pub(crate) connections: TaskTracker,
+    /// The tasks that accept connections.
+    pub(crate) acceptors: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// Ends the listeners.
+    pub(crate) accepting: CancellationToken,
+    pub(crate) is_lame_duck: AtomicBool,
     pub(crate) http_requests: Mutex<std::collections::BTreeMap<&'static str, u64>>,
 }
 
 impl Shared {
     pub(crate) fn new(live: Live, observer: Arc<dyn Observer>, hub: Arc<Hub>, server_id: String) -> Self {
         let config = &live.config;
+        let stop = CancellationToken::new();
         let server_name = if config.server_name.is_empty() { server_id.clone() } else { config.server_name.clone() };
         Self {
             server_id,
@@ -101,7 +109,11 @@ impl Shared {
             system_sequence: AtomicU64::new(0),
             listeners: OnceLock::new(),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            acceptors: TaskTracker::new(),
+            accepting: stop.child_token(),
+            stop,
+            is_lame_duck: AtomicBool::new(false),
             http_requests: Mutex::default(),
             live: ArcSwap::from_pointee(live),
         }
@@ -215,7 +227,11 @@ impl Shared {
 
     /// Host and port that clients are told.
     pub(crate) fn advertised(&self, listener: usize) -> (String, u16) {
-        if let Some(advertise) = &self.live().config.client_advertise {
+        let live = self.live();
+        let own = live.config.listen.get(listener);
+        // WebSocket clients must not be sent to the address of the others.
+        let of_all = live.config.client_advertise.as_ref().filter(|_| own.is_none_or(|own| own.websocket.is_none()));
+        if let Some(advertise) = own.and_then(|own| own.advertise.as_ref()).or(of_all) {
             return match advertise.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
                 Some((host, Ok(port))) => (host.trim_matches(['[', ']']).to_owned(), port),
                 _ => (advertise.clone(), self.listeners().get(listener).map_or(0, |listener| listener.addr.port())),

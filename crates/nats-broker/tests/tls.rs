@@ -11,6 +11,7 @@ use common::pki::{BOTH, Pki};
 use common::{CONNECT, DEADLINE, Raw, Unobserved};
 use nats_broker::{
     AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, Grant, Listener, OpenAuthenticator, Refusal,
+    TlsStart,
 };
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::ClientConfig;
@@ -214,12 +215,14 @@ async fn a_flood_over_tls_arrives_whole_and_in_order() {
     broker.shutdown().await;
 }
 
-/// What a client with this identity gets after the upgrade, up to its second INFO; or how it fails.
-async fn upgrade(broker: &Broker, config: ClientConfig) -> Result<String, String> {
-    let mut raw = connect(broker, 0, config).await.map_err(|error| error.to_string())?;
+/// Talks over an upgraded connection up to the second INFO; a publish to `no` behind it when `publishes`.
+async fn talk(mut raw: Raw<TlsStream<TcpStream>>, publishes: bool) -> Result<String, String> {
     raw.send("CONNECT {\"verbose\":true,\"protocol\":1}\r\nPING\r\n").await;
+    if publishes {
+        raw.send("PUB ok 0\r\n\r\nPUB no 0\r\n\r\n").await;
+    }
     let mut seen = String::new();
-    for _ in 0..3 {
+    for _ in 0..if publishes { 5 } else { 3 } {
         while !raw.received().contains(&b'\n') {
             if !raw.read_more(DEADLINE).await {
                 return Err(format!("ended after {seen:?}"));
@@ -231,55 +234,165 @@ async fn upgrade(broker: &Broker, config: ClientConfig) -> Result<String, String
     Ok(seen)
 }
 
+/// What a client gets that waits for INFO in clear text; or how it fails.
+async fn upgrade(broker: &Broker, config: ClientConfig, publishes: bool) -> Result<String, String> {
+    let (raw, _) = Raw::connect_info(broker.local_addr(0).unwrap()).await;
+    talk(over_tls(raw.into_stream(), config).await.map_err(|error| error.to_string())?, publishes).await
+}
+
+/// What a client gets that begins with TLS: INFO comes inside.
+async fn tls_at_once(broker: &Broker, config: ClientConfig) -> Result<String, String> {
+    let stream = TcpStream::connect(broker.local_addr(0).unwrap()).await.unwrap();
+    let mut raw = over_tls(stream, config).await.map_err(|error| error.to_string())?;
+    let info = raw.line().await;
+    Ok(format!("{info}\r\n{}", talk(raw, false).await?))
+}
+
+async fn over_tls(stream: TcpStream, config: ClientConfig) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
+    let name = ServerName::try_from("localhost").unwrap();
+    Ok(Raw::over(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+}
+
+/// Lets in who has a certificate or the password, as a broker that verifies its clients should.
+struct Credentials;
+
+#[async_trait]
+impl Authenticator for Credentials {
+    async fn authenticate(&self, request: ConnectRequest) -> Result<Grant, Refusal> {
+        let is_verified = request.tls.is_some_and(|tls| tls.is_verified());
+        if is_verified || (request.connect.user == "u" && request.connect.pass == "p") {
+            return Ok(Grant::new("$G"));
+        }
+        Err(Refusal { reason: "no_credentials", detail: "neither certificate nor password".to_owned(), claimed: None })
+    }
+}
+
+/// The listener of a row.
+fn listener_of(mode: &str, pki: &Pki) -> Listener {
+    let verifies = mode.contains("verify") || mode == "allow-non-tls-auth";
+    let server = match verifies {
+        true => pki.verifying_server(),
+        false => pki.server_with(WebPkiClientVerifier::no_client_auth()),
+    };
+    let tls_start = match mode {
+        "tls-handshake-first" => TlsStart::First,
+        "tls-handshake-first-auto" => TlsStart::FirstWithin(Duration::from_millis(50)),
+        "tls-handshake-first-300ms" => TlsStart::FirstWithin(Duration::from_millis(300)),
+        _ => TlsStart::AfterInfo,
+    };
+    let allow_non_tls = mode.starts_with("allow-non-tls");
+    let plain = Listener::plain("127.0.0.1:0".parse().unwrap());
+    Listener { tls: Some(server), tls_start, allow_non_tls, tls_verify: verifies, ..plain }
+}
+
+/// What a client sees that stays in clear text.
+async fn stay_clear(broker: &Broker, connect: &str) -> String {
+    let mut raw = Raw::connect(broker.local_addr(0).unwrap()).await;
+    raw.send(format!("{connect}PING\r\n")).await;
+    let mut seen = String::new();
+    while seen.matches("\r\n").count() < 3 && (!raw.received().is_empty() || raw.read_more(DEADLINE).await) {
+        seen.push_str(&raw.line().await);
+        seen.push_str("\r\n");
+    }
+    seen
+}
+
+/// Runs a row whose outcome is a success or a failure.
+async fn handshake_of(what: &str, broker: &Broker, pki: &Pki) -> Result<String, String> {
+    let client = |identity| pki.client(identity, BOTH);
+    let usage = ExtendedKeyUsagePurpose::ClientAuth;
+    match what {
+        "upgrade-no-cert" | "upgrade" => upgrade(broker, client(None), false).await,
+        "upgrade-with-cert" => upgrade(broker, client(Some(pki.issue("cli", usage))), true).await,
+        "upgrade-with-foreign-cert" => upgrade(broker, client(Some(Pki::new().issue("cli", usage))), false).await,
+        "tls12" => upgrade(broker, pki.client(None, &[&rustls::version::TLS12]), false).await,
+        "tls-at-once" => tls_at_once(broker, client(None)).await,
+        other => panic!("{other}"),
+    }
+}
+
+/// INFO of a listener has the TLS flags of the row and no others.
+async fn check_info(broker: &Broker, row: &serde_json::Value) {
+    let (_, info) = Raw::connect_info(broker.local_addr(0).unwrap()).await;
+    let info: serde_json::Value = serde_json::from_str(&info["INFO ".len()..]).unwrap();
+    for flag in ["tls_required", "tls_verify", "tls_available", "auth_required"] {
+        assert_eq!(info.get(flag), row["info"].get(flag), "{row}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn golden_tls_rows_of_the_modes_that_this_broker_has() {
+async fn golden_tls_rows() {
     let pki = Pki::new();
-    let mut rows = 0;
+    let (mut ran, mut left_out) = (0, 0);
     for row in common::golden_lines("tls.jsonl") {
         let case = row["case"].as_str().unwrap();
         let (mode, what) = case.split_once('/').unwrap();
-        let server = match mode {
-            "tls" | "tls-timeout-1" => pki.server_with(WebPkiClientVerifier::no_client_auth()),
-            "tls-verify" => pki.verifying_server(),
-            // Handshake first, clear text beside TLS and users by certificate name are not in this broker.
-            _ => continue,
-        };
-        if what == "tls11" {
-            // No client of ours can still speak it.
+        // Users by certificate name are the embedder's; no client of ours can still speak TLS 1.1.
+        if mode == "tls-verify-and-map" || what == "tls11" {
+            left_out += 1;
             continue;
         }
-        let broker =
-            start(vec![Listener::tls("127.0.0.1:0".parse().unwrap(), server)], Arc::new(OpenAuthenticator::default()));
-        let succeeds = row["result"].as_str().unwrap_or_default().starts_with("+OK\r\nPONG\r\n<INFO-CONNECT>");
-        let client = |identity| pki.client(identity, BOTH);
-        let outcome = match what {
-            "info" => {
-                let (_, info) = Raw::connect_info(broker.local_addr(0).unwrap()).await;
-                assert!(info.contains("\"tls_required\":true"), "{case}");
-                continue;
-            }
+        ran += 1;
+        let authenticator: Arc<dyn Authenticator> = match mode {
+            "allow-non-tls-auth" => Arc::new(Credentials),
+            // Ours: whoever has neither certificate nor password has to stay out, see the row "plain".
+            "allow-non-tls-verify" if what == "plain" => Arc::new(Credentials),
+            _ => Arc::new(OpenAuthenticator::default()),
+        };
+        let broker = start(vec![listener_of(mode, &pki)], authenticator);
+        let is_let_in = row["result"].as_str().unwrap_or_default().contains("+OK\r\nPONG\r\n<INFO-CONNECT>");
+        match what {
+            "info" => check_info(&broker, &row).await,
             "plain-connect-after-info" | "garbage-after-info" | "silence" => {
                 let mut raw = Raw::connect(broker.local_addr(0).unwrap()).await;
                 raw.send(if what == "silence" { "" } else { CONNECT }).await;
                 assert_eq!(raw.rest().await, "", "{case}");
-                continue;
             }
-            "upgrade-no-cert" => upgrade(&broker, client(None)).await,
-            "upgrade-with-cert" => {
-                upgrade(&broker, client(Some(pki.issue("cli", ExtendedKeyUsagePurpose::ClientAuth)))).await
+            "first-clear-line" => {
+                let stream = TcpStream::connect(broker.local_addr(0).unwrap()).await.unwrap();
+                let mut raw = Raw::over(stream);
+                if row["closed"] == true {
+                    assert_eq!(raw.rest().await, "", "{case}");
+                } else {
+                    assert!(raw.line().await.starts_with("INFO {"), "{case}");
+                }
             }
-            "upgrade-with-foreign-cert" => {
-                upgrade(&broker, client(Some(Pki::new().issue("cli", ExtendedKeyUsagePurpose::ClientAuth)))).await
+            "plain" if mode == "allow-non-tls-verify" => {
+                let seen = stay_clear(&broker, "CONNECT {\"verbose\":true}\r\n").await;
+                assert_eq!(seen, "-ERR 'Authorization Violation'\r\n", "{case}");
             }
-            "tls12" => upgrade(&broker, pki.client(None, &[&rustls::version::TLS12])).await,
-            other => panic!("{other}"),
-        };
-        assert_eq!(outcome.is_ok(), succeeds, "{case}: {outcome:?}");
-        if let Ok(seen) = outcome {
-            assert!(seen.starts_with("+OK\r\nPONG\r\nINFO {") && seen.contains("connect_info"), "{case}: {seen}");
+            "plain" | "plain-good" => {
+                let connect = "CONNECT {\"verbose\":true,\"protocol\":1,\"user\":\"u\",\"pass\":\"p\"}\r\n";
+                let seen = stay_clear(&broker, connect).await;
+                assert!(is_let_in && seen.starts_with("+OK\r\nPONG\r\nINFO {"), "{case}: {seen}");
+            }
+            _ => {
+                let outcome = handshake_of(what, &broker, &pki).await;
+                assert_eq!(outcome.is_ok(), is_let_in, "{case}: {outcome:?}");
+                let begin = if what == "tls-at-once" { "INFO {" } else { "+OK\r\nPONG\r\nINFO {" };
+                if let Ok(seen) = outcome {
+                    assert!(seen.starts_with(begin) && seen.contains("connect_info"), "{case}: {seen}");
+                    assert!(seen.contains("+OK\r\nPONG\r\nINFO {"), "{case}: {seen}");
+                }
+            }
         }
         broker.shutdown().await;
-        rows += 1;
     }
-    assert_eq!(rows, 10);
+    assert_eq!((ran, left_out), (42, 6));
+}
+
+/// A client that says nothing on a listener with both kinds is one in clear text, and its time to log in is bounded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_where_tls_is_optional_ends_at_the_auth_deadline() {
+    let pki = Pki::new();
+    let config = BrokerConfig {
+        listen: vec![listener_of("allow-non-tls", &pki)],
+        tls_timeout: Duration::from_millis(50),
+        auth_timeout: Duration::from_millis(50),
+        ..BrokerConfig::default()
+    };
+    let broker = common::start(config, vec![AccountConfig::new("$G")], Arc::new(Credentials));
+    let mut raw = Raw::connect(broker.local_addr(0).unwrap()).await;
+    assert_eq!(raw.rest().await, "-ERR 'Authentication Timeout'\r\n");
+    broker.shutdown().await;
 }

@@ -256,7 +256,7 @@ impl Session {
         let mut options = 0;
         for (is_set, option) in [
             (connect.echo, flag::ECHO),
-            (connect.headers, flag::HEADERS),
+            (connect.headers && self.shared.live().config.headers, flag::HEADERS),
             (connect.verbose, flag::VERBOSE),
             (connect.pedantic, flag::PEDANTIC),
             (connect.no_responders, flag::NO_RESPONDERS),
@@ -382,9 +382,11 @@ impl Session {
     }
 
     /// The INFO of this connection, as on accept.
-    pub(crate) fn info(&self, nonce: Option<String>, has_tls: bool) -> Info {
+    pub(crate) fn info(&self, nonce: Option<String>) -> Info {
         let live = self.shared.live();
         let config = &live.config;
+        let with_tls = config.listen.get(self.listener).filter(|listener| listener.tls.is_some());
+        let may_stay_clear = with_tls.is_some_and(|listener| listener.allow_non_tls);
         let (host, port) = self.shared.advertised(self.listener);
         let authenticator = &live.authenticator;
         Info {
@@ -395,23 +397,34 @@ impl Session {
             go: "rust".to_owned(),
             host,
             port,
-            headers: true,
+            headers: config.headers,
             auth_required: authenticator.auth_required() && authenticator.before_connect().is_none(),
-            tls_required: has_tls,
+            tls_required: with_tls.is_some() && !may_stay_clear,
+            tls_verify: with_tls.is_some_and(|listener| listener.tls_verify),
+            tls_available: may_stay_clear,
             max_payload: config.max_payload as i64,
             client_id: self.conn.cid,
             client_ip: self.conn.remote.map(|remote: SocketAddr| remote.ip().to_string()).unwrap_or_default(),
             nonce,
             cluster: config.cluster_name.clone().unwrap_or_default(),
             api_lvl: 1,
+            ldm: self.shared.is_lame_duck.load(Ordering::Relaxed),
             ..Info::default()
+        }
+    }
+
+    /// Tells a client that understands it that the broker is going.
+    pub(crate) fn tell_lame_duck(&self) {
+        if self.is_connected && self.understands_info {
+            let line = Info { ldm: true, ..self.info(None) }.to_line();
+            self.conn.append(|out| out.extend_from_slice(&line));
+            self.conn.flush();
         }
     }
 
     /// The INFO that follows the first PONG.
     fn connect_info(&self) -> Info {
-        let has_tls = self.conn.outbox.lock().tls.is_some();
-        let mut info = self.info(None, has_tls);
+        let mut info = self.info(None);
         let live = self.shared.live();
         info.auth_required = live.authenticator.auth_required();
         info.connect_info = true;
