@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use nats_proto::subject::{is_subset, is_valid_filter, overlaps};
+use nats_proto::subject::{is_subset, is_valid_filter};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
 use crate::auth::PublishGuard;
+use crate::checks;
 use crate::config::{AccountConfig, BrokerConfig, Export, Import, ResponseKind, StartError};
 use crate::index::Index;
 use crate::mapping::SubjectMap;
 use crate::service::Replies;
+use crate::transform::Mappings;
 
 /// Messages of an account that subscribers of another one also see.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ pub(crate) struct Account {
     /// Where else requests published here are answered.
     pub(crate) services: Vec<ServiceEdge>,
     pub(crate) guards: Vec<GuardedFilter>,
+    pub(crate) mappings: Mappings,
     pub(crate) max_connections: usize,
     pub(crate) max_subscriptions: usize,
     pub(crate) max_payload: usize,
@@ -82,6 +85,7 @@ impl Account {
             streams: Vec::new(),
             services: Vec::new(),
             guards: Vec::new(),
+            mappings: Mappings::default(),
             max_connections: 0,
             max_subscriptions: 0,
             max_payload: 0,
@@ -89,12 +93,18 @@ impl Account {
         }
     }
 
-    fn configure(&mut self, config: &AccountConfig, broker: &BrokerConfig) {
+    fn configure(&mut self, config: &AccountConfig, broker: &BrokerConfig) -> Result<(), StartError> {
+        self.mappings = Mappings::new(&config.mappings).map_err(|(subject, reason)| StartError::Mapping {
+            account: config.name.clone(),
+            subject,
+            reason,
+        })?;
         self.is_removed = false;
         self.max_connections = config.max_connections.unwrap_or(usize::MAX);
         self.max_subscriptions = config.max_subscriptions.unwrap_or(usize::MAX);
         self.max_payload = config.max_payload.unwrap_or(broker.max_payload).min(broker.max_payload);
         self.is_system = broker.system_account.as_deref() == Some(config.name.as_str());
+        Ok(())
     }
 }
 
@@ -120,15 +130,17 @@ pub(crate) fn build(
         if names.insert(Arc::clone(&accounts[number].name), number as u32).is_some() {
             return Err(StartError::DuplicateAccount(config.name.clone()));
         }
-        accounts[number].configure(config, broker);
-        check_exports(config)?;
+        accounts[number].configure(config, broker)?;
+        checks::exports(config)?;
+        checks::imports(config)?;
     }
     for config in configs {
         for import in &config.imports {
             add_import(configs, &names, &mut accounts, config, import)?;
         }
     }
-    refuse_cycles(&accounts)?;
+    checks::cycles(&accounts)?;
+    checks::system_account(broker, &names)?;
     for guard in guards {
         for (account, filter) in guard.guarded() {
             let number = *names.get(account.as_str()).ok_or_else(|| StartError::UnknownAccount {
@@ -142,19 +154,6 @@ pub(crate) fn build(
         }
     }
     Ok((accounts, names))
-}
-
-fn check_exports(config: &AccountConfig) -> Result<(), StartError> {
-    for export in &config.exports {
-        let subject = match export {
-            Export::Stream(export) => &export.subject,
-            Export::Service(export) => &export.subject,
-        };
-        if !is_valid_filter(subject) {
-            return Err(StartError::BadSubject { account: config.name.clone(), subject: subject.clone() });
-        }
-    }
-    Ok(())
 }
 
 fn add_import(
@@ -218,37 +217,6 @@ fn add_import(
     Ok(())
 }
 
-/// A request must not come back to an account that it already passed.
-fn refuse_cycles(accounts: &[Account]) -> Result<(), StartError> {
-    for start in 0..accounts.len() {
-        for edge in &accounts[start].services {
-            let mut seen = vec![start];
-            if leads_back(accounts, edge, &mut seen) {
-                return Err(StartError::ServiceCycle {
-                    importer: accounts[start].name.to_string(),
-                    subject: edge.map.exported_filter(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn leads_back(accounts: &[Account], edge: &ServiceEdge, seen: &mut Vec<usize>) -> bool {
-    let there = edge.to_account as usize;
-    if seen.contains(&there) {
-        return true;
-    }
-    seen.push(there);
-    let arrives_as = edge.map.exported_filter();
-    let found = accounts[there]
-        .services
-        .iter()
-        .any(|next| overlaps(&arrives_as, &next.map.local_filter()) && leads_back(accounts, next, seen));
-    seen.pop();
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,7 +262,5 @@ mod tests {
         assert!(start(&[account("A", "B"), account("B", "A")]).is_ok());
         let cycle = |name: &str, other: &str| account(name, other).import(ServiceImport::new(other, "svc.x"));
         assert!(matches!(start(&[cycle("A", "B"), cycle("B", "A")]), Err(StartError::ServiceCycle { .. })));
-        let own = AccountConfig::new("A").export(ServiceExport::new("svc")).import(ServiceImport::new("A", "svc"));
-        assert!(matches!(start(&[own]), Err(StartError::ServiceCycle { .. })));
     }
 }

@@ -182,8 +182,10 @@ impl Broker {
         // A tick of its own: observers and guards may publish while a connection is being served.
         let mut tick = Tick::new(rand::random());
         tick.now = self.shared.hub.timers.now();
-        let run = Run { subject, messages: std::slice::from_ref(&message) };
         let mut router = Router { shared: &self.shared, live: &live, tick: &mut tick, source: None, echo: true };
+        let mapped = router.mapped(number, subject);
+        let subject = mapped.as_deref().unwrap_or(subject);
+        let run = Run { subject, messages: std::slice::from_ref(&message) };
         router.route(number, &mut None, &run, 1);
         tick.finish(&self.shared, &mut SmallVec::new());
         Ok(())

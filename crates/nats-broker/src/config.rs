@@ -469,6 +469,55 @@ pub enum StartError {
         /// What does not fit.
         reason: &'static str,
     },
+    /// Stream imports that lead back to where they started.
+    #[error("stream import of {subject:?} into account {importer} forms a cycle")]
+    StreamCycle {
+        /// The importing account.
+        importer: String,
+        /// The imported subject.
+        subject: String,
+    },
+    /// An account that imports what it exports itself.
+    #[error("account {account} imports {subject:?} from itself")]
+    SelfImport {
+        /// The account.
+        account: String,
+        /// The imported subject.
+        subject: String,
+    },
+    /// The same import twice.
+    #[error("account {importer} imports from account {account} twice under the subject {subject:?}")]
+    DuplicateImport {
+        /// The importing account.
+        importer: String,
+        /// The exporting account.
+        account: String,
+        /// Subject in the importing account.
+        subject: String,
+    },
+    /// Latency reports of a service that cannot work.
+    #[error("account {account}: latency of service {subject:?}: {reason}")]
+    Latency {
+        /// The exporting account.
+        account: String,
+        /// The exported subject.
+        subject: String,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// The system account is not one of the accounts.
+    #[error("system account {0:?} is not configured")]
+    UnknownSystemAccount(String),
+    /// A subject mapping that cannot work.
+    #[error("account {account}: mapping of {subject:?}: {reason}")]
+    Mapping {
+        /// The account.
+        account: String,
+        /// Source of the mapping.
+        subject: String,
+        /// What is wrong.
+        reason: TransformError,
+    },
     /// Service imports that lead back to where they started.
     #[error("service import of {subject:?} into account {importer} forms a cycle")]
     ServiceCycle {
@@ -477,4 +526,45 @@ pub enum StartError {
         /// The imported subject.
         subject: String,
     },
+}
+
+/// What is wrong with a [`SubjectMapping`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransformError {
+    /// The source is not a filter.
+    #[error("the source is not a valid subject filter")]
+    BadSource,
+    /// Two mappings of one source: only the first would ever be used.
+    #[error("the source is mapped twice")]
+    DuplicateSource,
+    /// There is no target.
+    #[error("there is no target")]
+    NoTarget,
+    /// A target that is not a subject: an empty token, a blank, a `*` (name the wildcard: `$1`).
+    #[error("the target is not a valid subject; a wildcard of the source is written $1 or {{{{wildcard(1)}}}}")]
+    BadTarget,
+    /// `>` on one side only, or not at the end.
+    #[error("'>' must end both source and target or neither")]
+    LoneTail,
+    /// The same target twice.
+    #[error("target {0:?} is named twice")]
+    DuplicateTarget(String),
+    /// A weight of 0, or weights of more than 100 together.
+    #[error("weights must be from 1 to 100 percent, and 100 at most together")]
+    Weight,
+    /// `{{` without `}}` at the end of the token.
+    #[error("{0:?} does not end with }}}}")]
+    Unclosed(String),
+    /// A function that does not exist.
+    #[error("unknown function in {0:?}")]
+    UnknownFunction(String),
+    /// Too few or too many arguments.
+    #[error("wrong number of arguments in {0:?}")]
+    ArgumentCount(String),
+    /// An argument that is not a number, or one that makes no sense.
+    #[error("invalid argument in {0:?}")]
+    Argument(String),
+    /// A wildcard that the source does not have.
+    #[error("{0:?} names a wildcard that the source does not have")]
+    NoSuchWildcard(String),
 }

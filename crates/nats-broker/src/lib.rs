@@ -20,6 +20,8 @@
 //! | `session` | the engine: operations of one client |
 //! | `route`, `service` | matching and delivery, crossing between accounts |
 //! | `sys`, `advisories` | answers of the broker itself, what it tells of connections |
+//! | `transform` | subjects that are replaced when they are published |
+//! | `checks` | what is refused about exports and imports |
 //! | `account`, `mapping`, `index`, `subscription` | what is known of accounts and who listens |
 //! | `conn`, `outbox`, `tls` | the shared side of a connection and its output |
 //! | `permission`, `responses` | carrying out a grant |
@@ -34,6 +36,7 @@ mod advisories;
 pub mod auth;
 mod authorize;
 mod broker;
+mod checks;
 mod claims;
 mod config;
 mod conn;
@@ -60,13 +63,15 @@ mod subscription;
 mod sys;
 mod timers;
 mod tls;
+mod transform;
 mod turns;
 
 pub use auth::*;
 pub use broker::{Broker, ConnectionInfo, LocalError};
 pub use config::{
     AccountConfig, BrokerConfig, Export, Import, LatencySampling, Listener, MappingTarget, ResponseKind, ServiceExport,
-    ServiceImport, ServiceLatency, StartError, StreamExport, StreamImport, SubjectMapping, TlsStart, WebSocketSettings,
+    ServiceImport, ServiceLatency, StartError, StreamExport, StreamImport, SubjectMapping, TlsStart, TransformError,
+    WebSocketSettings,
 };
 pub use local::{LocalMessage, LocalSubscription};
 pub use monitor::Monitor;

@@ -122,11 +122,20 @@ fn refuse_fixed(old: &BrokerConfig, new: &BrokerConfig) -> Result<(), ReloadErro
     same("ServerName", &old.server_name, &new.server_name)?;
     same("Listeners", old.listen.len(), new.listen.len())?;
     for (old, new) in old.listen.iter().zip(&new.listen) {
-        let is_websocket = new.websocket.is_some();
-        same("Websocket", old.websocket.is_some(), is_websocket)?;
-        same(if is_websocket { "Websocket.Host" } else { "Host" }, old.addr.ip(), new.addr.ip())?;
-        same(if is_websocket { "Websocket.Port" } else { "Port" }, old.addr.port(), new.addr.port())?;
+        match (&old.websocket, &new.websocket) {
+            (None, None) => {
+                same("Host", old.addr.ip(), new.addr.ip())?;
+                same("Port", old.addr.port(), new.addr.port())?;
+            }
+            (Some(before), Some(after)) if before == after => same("Websocket", old.addr, new.addr)?,
+            _ => same("Websocket", format!("{:?}", old.websocket), format!("{:?}", new.websocket))?,
+        }
     }
+    let text = |account: &Option<String>| account.clone().unwrap_or_default();
+    same("SystemAccount", text(&old.system_account), text(&new.system_account))?;
+    let port = |addr: Option<std::net::SocketAddr>| addr.map_or(0, |addr| addr.port());
+    same("HTTPPort", port(old.monitor_addr), port(new.monitor_addr))?;
+    same("NoHeaderSupport", !old.headers, !new.headers)?;
     same("MaxSubs", old.max_subscriptions, new.max_subscriptions)?;
     Ok(())
 }

@@ -112,7 +112,7 @@ impl Tick {
     }
 
     /// A number below `limit`, evenly enough distributed for choosing among subscribers.
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -165,6 +165,12 @@ impl<'s> Router<'s, '_> {
             done |= self.user_info(account, run, mask);
         }
         done
+    }
+
+    /// The subject in whose place this one is published in an account. `None`: it keeps its own.
+    pub(crate) fn mapped(&mut self, account: u32, subject: &str) -> Option<String> {
+        let mapping = self.live.accounts[account as usize].mappings.find(subject)?;
+        mapping.apply(subject, &mut |limit| self.tick.below(limit))
     }
 
     /// Delivers to the subscribers of one account.

@@ -157,6 +157,9 @@ impl<'s> Router<'s, '_> {
     /// One step of a request, from an importing to its exporting account. Imports form no cycle, so this ends.
     fn request_hop(&mut self, request: &mut Request<'_>, from: u32, edge: &ServiceEdge, subject: &str) -> bool {
         let live = self.live;
+        // A request is published there, too.
+        let mapped = self.mapped(edge.to_account, subject);
+        let subject = mapped.as_deref().unwrap_or(subject);
         let there = &live.accounts[edge.to_account as usize];
         if let Some(reply) = request.message.reply {
             let answer_on = request.answer_on.get_or_insert_with(answer_subject);

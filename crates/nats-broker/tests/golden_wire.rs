@@ -194,7 +194,7 @@ fn every_recorded_configuration_has_its_setup_by_hand() {
         .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     names.sort();
-    assert_eq!(names.len(), 13);
+    assert_eq!(names.len(), 14);
     for name in names {
         assert!(common::configs::setup(&name).is_some(), "{name}");
     }

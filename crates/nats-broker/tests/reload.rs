@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::configs::{Setup, allow};
+use common::configs::{Setup, allow, mapping};
 use common::notes::{Notes, client, users};
 use common::wire::receive;
 use common::{CONNECT, Raw, connect_as, golden_lines, loopback, start_with};
@@ -83,6 +83,11 @@ fn recorded(case: &str) -> Option<(Setup, Setup)> {
         "server-name-change-refused" => {
             (open(|config| config.server_name = "one".into()), open(|config| config.server_name = "two".into()))
         }
+        "mappings-added" => {
+            let mut after = open(|_| {});
+            after.accounts[0].mappings.push(mapping("foo", "bar"));
+            (open(|_| {}), after)
+        }
         "import-added" => (two_accounts(false, "B"), two_accounts(true, "B")),
         "import-removed" => (two_accounts(true, "B"), two_accounts(false, "B")),
         "user-moved-to-other-account" => (two_accounts(false, "B"), two_accounts(false, "A")),
@@ -93,7 +98,7 @@ fn recorded(case: &str) -> Option<(Setup, Setup)> {
             (two_accounts(false, "B"), after)
         }
         // The program reads files and command lines.
-        "bad-config-kept" | "syntax-error-kept" | "port-change-refused" | "mappings-added" => return None,
+        "bad-config-kept" | "syntax-error-kept" | "port-change-refused" => return None,
         other => panic!("unknown case {other}"),
     })
 }
@@ -104,6 +109,7 @@ fn subscriptions(case: &str, client: &str) -> &'static str {
         ("permissions-added", "a") => "SUB ok.1 1\r\nSUB no.1 2\r\nSUB > 3\r\n",
         ("permissions-added", "b") => "SUB no.1 1\r\n",
         ("max-subscriptions-lowered", _) => "SUB a 1\r\nSUB b 2\r\n",
+        ("mappings-added", _) => "SUB bar 1\r\n",
         ("import-added" | "import-removed", "a") => "SUB svc 1\r\n",
         ("import-added" | "import-removed", "b") => "SUB s.> 1\r\nSUB in 2\r\n",
         _ => "",
@@ -193,7 +199,7 @@ async fn golden_reload() {
             None => left_out += 1,
         }
     }
-    assert_eq!((ran, left_out), (15, 4));
+    assert_eq!((ran, left_out), (16, 3));
 }
 
 /// Settings with a clear-text listener.
@@ -303,6 +309,17 @@ async fn a_reload_that_cannot_be_is_refused_as_a_whole() {
     let moved = with_listener(|config| config.listen = vec![Listener::plain(taken)]);
     let unsupported = format!("config reload not supported for Port: old=0, new={}", taken.port());
     assert_eq!(try_with(moved, accounts()), unsupported);
+    for (name, change) in [
+        ("SystemAccount: old=, new=A", (|config| config.system_account = Some("A".into())) as fn(&mut BrokerConfig)),
+        ("HTTPPort: old=0, new=8222", |config| config.monitor_addr = "127.0.0.1:8222".parse().ok()),
+        ("NoHeaderSupport: old=false, new=true", |config| config.headers = false),
+        ("Host: old=127.0.0.1, new=127.0.0.2", |config| config.listen[0].addr.set_ip([127, 0, 0, 2].into())),
+        ("ServerName: old=, new=two", |config| config.server_name = "two".into()),
+        ("MaxSubs: old=0, new=9", |config| config.max_subscriptions = 9),
+        ("Listeners: old=1, new=2", |config| config.listen.push(loopback())),
+    ] {
+        assert_eq!(try_with(with_listener(change), accounts()), format!("config reload not supported for {name}"));
+    }
     let importing = AccountConfig::new("B").import(StreamImport::new("A", "s"));
     let error = try_with(with_listener(|_| {}), vec![AccountConfig::new("A"), importing]);
     assert!(error.contains("does not export"), "{error}");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nats_proto::encode;
+use nats_proto::parser::Publish;
 use nats_proto::subject::{has_no_empty_token, has_only_subject_bytes, is_valid_publish, matches};
 use smallvec::SmallVec;
 
@@ -16,7 +17,7 @@ use crate::shared::Shared;
 use crate::subscription::Subscription;
 
 impl Session {
-    /// Checks and routes publishes of one subject.
+    /// Takes publishes of one subject: counts them, and replaces the subject when the account has a mapping for it.
     pub(super) fn publish<'s>(
         &self,
         shared: &'s Shared,
@@ -34,6 +35,30 @@ impl Session {
         let subject = match std::str::from_utf8(first.subject) {
             Ok(subject) if has_only_subject_bytes(first.subject) => subject,
             _ => return self.invalid_publishes(batch.len(), index, tick),
+        };
+        let Some(mapping) = live.accounts[rights.account as usize].mappings.find(subject) else {
+            return self.publish_as(shared, live, subject, batch, index, tick);
+        };
+        // Where chance decides, each message has its own subject.
+        let step = if mapping.is_random() { 1 } else { batch.len() };
+        for messages in batch.chunks(step) {
+            let mapped = mapping.apply(subject, &mut |limit| tick.below(limit));
+            self.publish_as(shared, live, mapped.as_deref().unwrap_or(subject), messages, index, tick);
+        }
+    }
+
+    /// Checks and routes publishes under one subject.
+    fn publish_as<'s>(
+        &self,
+        shared: &'s Shared,
+        live: &'s Live,
+        subject: &str,
+        batch: &[Publish<'_>],
+        index: &mut IndexGuard<'s>,
+        tick: &mut Tick,
+    ) {
+        let (Some(first), Some(rights)) = (batch.first(), &self.rights) else {
+            return;
         };
         let mut scratch = Vec::new();
         let mut messages: SmallVec<[Message<'_>; RUN]> = SmallVec::new();
@@ -88,7 +113,7 @@ impl Session {
         live: &Live,
         rights: &Rights,
         subject: &str,
-        batch: &Batch<'_>,
+        batch: &[Publish<'_>],
         index: &mut IndexGuard<'_>,
         tick: &mut Tick,
     ) -> u64 {

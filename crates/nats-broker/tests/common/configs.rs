@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nats_broker::{
-    AccountConfig, Authenticator, BrokerConfig, OpenAuthenticator, Permissions, ResponseBudget, ResponseKind,
-    ServiceExport, ServiceImport, StaticAuthenticator, StreamExport, StreamImport, SubjectRules,
+    AccountConfig, Authenticator, BrokerConfig, MappingTarget, OpenAuthenticator, Permissions, ResponseBudget,
+    ResponseKind, ServiceExport, ServiceImport, StaticAuthenticator, StreamExport, StreamImport, SubjectMapping,
+    SubjectRules,
 };
 
 /// Settings, accounts and users of one configuration.
@@ -107,6 +108,10 @@ pub fn setup(name: &str) -> Option<Setup> {
             ];
             Arc::new(users.user("a", "x", "A", free()).user("b", "x", "B", free()))
         }
+        "mappings" => {
+            accounts[0].mappings = mappings();
+            Arc::new(OpenAuthenticator::default())
+        }
         "accounts" => {
             accounts = crossing_accounts();
             let authenticator =
@@ -118,6 +123,52 @@ pub fn setup(name: &str) -> Option<Setup> {
         _ => return None,
     };
     Some(Setup { config, accounts, authenticator })
+}
+
+/// A mapping with one target for all.
+pub fn mapping(source: &str, target: &str) -> SubjectMapping {
+    weighted(source, &[(target, 100)])
+}
+
+/// A mapping with several targets.
+pub fn weighted(source: &str, targets: &[(&str, u8)]) -> SubjectMapping {
+    let targets = targets.iter().map(|(subject, weight)| MappingTarget { subject: (*subject).into(), weight: *weight });
+    SubjectMapping { source: source.into(), targets: targets.collect() }
+}
+
+/// `mappings.conf`.
+fn mappings() -> Vec<SubjectMapping> {
+    let mut all: Vec<SubjectMapping> = [
+        ("foo", "bar"),
+        ("a.*", "b.$1"),
+        ("w.*", "x.{{wildcard(1)}}"),
+        ("two.*.*", "t.{{wildcard(2)}}.{{wildcard(1)}}"),
+        ("gt.>", "tg.>"),
+        ("mix.*.>", "m.$1.>"),
+        ("part.*", "p.{{partition(5,1)}}.$1"),
+        ("part0.*.*", "p0.{{partition(10,1,2)}}.$1.$2"),
+        ("partall.*.*", "pa.{{partition(7)}}.$1.$2"),
+        ("spl.*", "s.{{split(1,-)}}"),
+        ("sfl.*", "s.{{splitfromleft(1,3)}}"),
+        ("sfr.*", "s.{{splitfromright(1,3)}}"),
+        ("slfl.*", "s.{{slicefromleft(1,3)}}"),
+        ("slfr.*", "s.{{slicefromright(1,3)}}"),
+        ("lft.*", "s.{{left(1,3)}}"),
+        ("rgt.*", "s.{{right(1,3)}}"),
+        ("rnd.*", "r.{{random(4)}}.$1"),
+        ("up.*", "u.{{Wildcard( 1 )}}"),
+        ("SFL.*", "S.{{SplitFromLeft(1,2)}}"),
+        ("drop.one", "d.one"),
+        ("swap.a", "swap.b"),
+        ("swap.b", "swap.a"),
+    ]
+    .iter()
+    .map(|(source, target)| mapping(source, target))
+    .collect();
+    all.push(weighted("wt.x", &[("wt.a", 20), ("wt.b", 30), ("wt.c", 50)]));
+    all.push(weighted("wp.x", &[("wp.a", 40)]));
+    all.push(weighted("wself.x", &[("wself.x", 70), ("wself.y", 30)]));
+    all
 }
 
 /// `accounts.conf` without latency and without the import that ours refuses (`$1` in the exported subject).
