@@ -10,15 +10,25 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bare;
+mod cursor;
+mod duration;
 mod error;
+mod nkey;
+mod parse;
 mod position;
+mod read;
 pub mod settings;
+mod source;
+mod subject;
+mod value;
 
 use std::path::Path;
 
 pub use error::{ConfigError, Problem, Warning};
 pub use position::{Located, Position};
 pub use settings::Settings;
+use source::Sources;
 
 /// Where included files and the environment come from, so that the language itself touches neither.
 pub trait Files {
@@ -39,13 +49,21 @@ pub struct Loaded {
     pub settings: Settings,
     /// What should be said about it, in the order of the text.
     pub warnings: Vec<Warning>,
+    sources: Sources,
 }
 
 impl Loaded {
+    /// What keeps a broker from starting although a check of the file (`-t`) passes, as with the reference: a
+    /// `no_auth_user` or `system_account` that does not exist.
+    #[must_use]
+    pub fn start_problems(&self) -> Vec<Problem> {
+        read::start_problems(&self.settings, &self.sources)
+    }
+
     /// Words a problem that only came to light when the settings were used, with the line it stands in.
     #[must_use]
     pub fn problem(&self, at: &Position, message: impl Into<String>, hint: Option<String>) -> Problem {
-        Problem { at: at.clone(), message: message.into(), hint, line: None }
+        self.sources.problem(at.clone(), message.into(), hint)
     }
 }
 
@@ -54,6 +72,14 @@ impl Loaded {
 /// # Errors
 /// The file cannot be read, or something is wrong with it; every problem that could be found is in the error.
 pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, ConfigError> {
-    files.read(path).map_err(|reason| ConfigError::Read { reason })?;
-    Ok(Loaded::default())
+    let text = files.read(path).map_err(|reason| ConfigError::Read { reason })?;
+    let mut sources = Sources::default();
+    let pairs =
+        parse::parse(path, text, files, &mut sources).map_err(|problem| ConfigError::Invalid(vec![*problem]))?;
+    let start = Position { file: path.into(), ..Position::default() };
+    let read::Outcome { settings, problems, warnings } = read::read(&pairs, &sources, start);
+    if !problems.is_empty() {
+        return Err(ConfigError::Invalid(problems));
+    }
+    Ok(Loaded { settings, warnings, sources })
 }

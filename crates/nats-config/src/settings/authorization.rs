@@ -84,7 +84,7 @@ pub struct SubjectLists {
 }
 
 /// Leave to answer requests on their reply subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Responses {
     /// Answers per request; `None` = the usual number, 1; negative = no limit.
     pub max: Option<Located<i64>>,
