@@ -68,8 +68,7 @@ fn destination(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Destination
         return None;
     }
     let Some(subject) = subject else {
-        reader.warn(&entry.value.at, "there is no `destination`: this part of the messages keeps its subject", None);
-        return None;
+        return reader.bad(entry, "there is no `destination`", None);
     };
     let Some(weight) = weight else {
         return reader.bad(entry, "a destination in a block needs its `weight`", None);
