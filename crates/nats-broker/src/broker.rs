@@ -10,12 +10,13 @@ use nats_proto::subject::{is_valid_filter, is_valid_publish};
 use nats_proto::{HeaderMap, encode};
 use smallvec::SmallVec;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::auth::{Authenticator, Observer, PublishGuard};
 use crate::config::{AccountConfig, BrokerConfig, StartError};
 use crate::conn::{Conn, Hub, flag};
+use crate::io::Engine;
 use crate::live::Live;
 use crate::local::{LocalSink, LocalSubscription};
 use crate::route::{Message, Router, Run, Tick};
@@ -113,7 +114,8 @@ impl Broker {
             listeners.push(RunningListener { addr, tls: ArcSwapOption::new(listener.tls.clone()) });
             sockets.push(socket);
         }
-        let shared = Arc::new(Shared::new(live, observer, hub, new_server_id()));
+        let engine = Engine::start(config.io_engine).map_err(StartError::Engine)?;
+        let shared = Arc::new(Shared::new(live, observer, hub, engine, new_server_id()));
         shared.listeners.set(listeners).expect("the listeners are set once");
         shared.tasks.spawn(watch_timers(Arc::clone(&shared)));
         for (number, socket) in sockets.into_iter().enumerate() {
@@ -252,6 +254,7 @@ impl Broker {
         if tokio::time::timeout(STOP_DEADLINE, all_ended).await.is_err() {
             tracing::warn!("connections did not end within {STOP_DEADLINE:?}");
         }
+        self.shared.engine.stop();
     }
 
     /// Receivers inside this process see the end of their stream.
@@ -305,7 +308,9 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
         };
         match accepted {
             Ok((socket, remote)) => {
-                shared.connections.spawn(crate::connection::serve(&shared, socket, remote, number));
+                if let Err(error) = welcome(&shared, socket, remote, number) {
+                    tracing::warn!(%error, %remote, "cannot serve a connection");
+                }
             }
             Err(error) => {
                 // Mostly out of file descriptors: others end and free some.
@@ -314,6 +319,15 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
             }
         }
     }
+}
+
+fn welcome(shared: &Arc<Shared>, socket: TcpStream, remote: SocketAddr, listener: usize) -> std::io::Result<()> {
+    let socket = socket.into_std()?;
+    // Nagle's algorithm would hold back every small answer.
+    let _ = socket.set_nodelay(true);
+    let socket = shared.engine.adopt(socket)?;
+    let task = crate::connection::serve(shared, Arc::clone(&socket), remote, listener);
+    shared.engine.spawn(&shared.connections, &socket, task)
 }
 
 /// Carries out the deadlines of established connections.

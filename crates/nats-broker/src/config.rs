@@ -83,6 +83,17 @@ impl Listener {
     }
 }
 
+/// What waits for sockets and serves them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoEngine {
+    /// Threads of the broker's own on one readiness queue, as many as the runtime has workers: least processor time a
+    /// message and quickest answers. Linux only; elsewhere as [`IoEngine::Runtime`].
+    #[default]
+    Threads,
+    /// The tokio runtime that the broker was started in.
+    Runtime,
+}
+
 /// Settings of a broker. `Default` has no listener and the limits of nats-server (spec 07 §6).
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
@@ -136,6 +147,8 @@ pub struct BrokerConfig {
     pub lame_duck_duration: Duration,
     /// Time before a lame duck closes the first one.
     pub lame_duck_grace_period: Duration,
+    /// What serves the connections.
+    pub io_engine: IoEngine,
 }
 
 impl Default for BrokerConfig {
@@ -166,6 +179,7 @@ impl Default for BrokerConfig {
             server_tags: Vec::new(),
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace_period: Duration::from_secs(10),
+            io_engine: IoEngine::default(),
         }
     }
 }
@@ -420,6 +434,9 @@ pub enum StartError {
     /// Called outside a tokio runtime.
     #[error("a broker must be started inside a tokio runtime")]
     NoRuntime,
+    /// The system gave no readiness queue or no thread.
+    #[error("cannot start serving connections: {0}; are there too many open files or threads?")]
+    Engine(std::io::Error),
     /// `max_payload` above `max_pending`: no such message could ever be delivered.
     #[error("max_payload {max_payload} is larger than max_pending {max_pending}")]
     PayloadAbovePending {

@@ -11,10 +11,10 @@ use std::time::SystemTime;
 use futures_util::task::AtomicWaker;
 use nats_proto::encode;
 use parking_lot::Mutex;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use crate::auth::Grant;
+use crate::io::Socket;
 use crate::outbox::{Outbox, Piece, give_buffer};
 use crate::responses::Budgets;
 use crate::route::STALL;
@@ -72,7 +72,7 @@ pub(crate) struct Hub {
 /// The write side of the transport.
 #[derive(Debug)]
 pub(crate) enum Link {
-    Tcp(OwnedWriteHalf),
+    Tcp(Arc<Socket>),
     /// No socket: the engine under test, output stays in the outbox.
     #[cfg(test)]
     Detached,
@@ -340,10 +340,7 @@ impl Conn {
     pub(crate) fn shut_socket(&self) {
         self.outbox.lock().abandon();
         match &self.link {
-            Link::Tcp(socket) => {
-                // An error here means that the peer was faster.
-                let _ = socket2::SockRef::from(socket.as_ref()).shutdown(std::net::Shutdown::Both);
-            }
+            Link::Tcp(socket) => socket.shutdown(std::net::Shutdown::Both),
             #[cfg(test)]
             Link::Detached => {}
         }
@@ -356,9 +353,7 @@ impl Conn {
         }
         self.flush();
         match &self.link {
-            Link::Tcp(socket) => {
-                let _ = socket2::SockRef::from(socket.as_ref()).shutdown(std::net::Shutdown::Write);
-            }
+            Link::Tcp(socket) => socket.shutdown(std::net::Shutdown::Write),
             #[cfg(test)]
             Link::Detached => {}
         }

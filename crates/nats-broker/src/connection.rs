@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,13 +9,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use smallvec::SmallVec;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::auth::Refusal;
 use crate::authorize::authorize;
 use crate::conn::{Conn, Link, flag};
+use crate::io::Socket;
 use crate::opening::greets_first;
 use crate::outbox::Outbox;
 use crate::reader::{Reader, Step};
@@ -36,19 +34,16 @@ const LINGER: Duration = Duration::from_millis(250);
 /// the connection and is kept small.
 pub(crate) fn serve(
     shared: &Arc<Shared>,
-    socket: TcpStream,
+    socket: Arc<Socket>,
     remote: SocketAddr,
     listener: usize,
 ) -> impl Future<Output = ()> + Send + use<> {
     let running = shared.listeners().get(listener);
     let tls_config = running.and_then(|listener| listener.tls.load_full());
-    // Nagle's algorithm would hold back every small answer.
-    let _ = socket.set_nodelay(true);
-    let (half, write_half) = socket.into_split();
     let conn = Arc::new(Conn::new(
         shared.next_cid(),
         Some(remote),
-        Link::Tcp(write_half),
+        Link::Tcp(Arc::clone(&socket)),
         Arc::clone(&shared.hub),
         Outbox::default(),
     ));
@@ -63,7 +58,7 @@ pub(crate) fn serve(
         has_left: false,
         has_greeted: false,
         session,
-        reader: Reader::new(half),
+        reader: Reader::new(socket),
         nonce: nonce.map(String::into_boxed_str),
     };
     if greets_first {
@@ -195,16 +190,15 @@ impl Served {
         let reader = &mut self.reader;
         let is_over = tokio::time::timeout(LINGER, async {
             while conn.has(flag::WANTS_WRITE) {
-                if poll_fn(|cx| reader.half.as_ref().poll_write_ready(cx)).await.is_err() {
+                if poll_fn(|cx| reader.socket.poll_write_ready(cx)).await.is_err() {
                     return;
                 }
                 conn.resume_writing();
             }
             let mut sink = [0; 2048];
             loop {
-                let mut buffer = ReadBuf::new(&mut sink);
-                match poll_fn(|cx| Pin::new(&mut reader.half).poll_read(cx, &mut buffer)).await {
-                    Ok(()) if !buffer.filled().is_empty() => {}
+                match poll_fn(|cx| reader.socket.poll_read(&mut sink, cx)).await {
+                    Ok(read) if read > 0 => {}
                     _ => return,
                 }
             }

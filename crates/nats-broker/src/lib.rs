@@ -23,6 +23,7 @@
 //! | `transform` | subjects that are replaced when they are published |
 //! | `checks` | what is refused about exports and imports |
 //! | `account`, `mapping`, `index`, `subscription` | what is known of accounts and who listens |
+//! | `io` | sockets, and the threads that serve them |
 //! | `conn`, `outbox`, `tls` | the shared side of a connection and its output |
 //! | `permission`, `responses` | carrying out a grant |
 //! | `live`, `reload` | what may change while the broker runs, and changing it |
@@ -43,6 +44,7 @@ mod conn;
 mod connection;
 mod handshake;
 mod index;
+mod io;
 mod lame_duck;
 mod live;
 mod local;
@@ -69,9 +71,9 @@ mod turns;
 pub use auth::*;
 pub use broker::{Broker, ConnectionInfo, LocalError};
 pub use config::{
-    AccountConfig, BrokerConfig, Export, Import, LatencySampling, Listener, MappingTarget, ResponseKind, ServiceExport,
-    ServiceImport, ServiceLatency, StartError, StreamExport, StreamImport, SubjectMapping, TlsStart, TransformError,
-    WebSocketSettings,
+    AccountConfig, BrokerConfig, Export, Import, IoEngine, LatencySampling, Listener, MappingTarget, ResponseKind,
+    ServiceExport, ServiceImport, ServiceLatency, StartError, StreamExport, StreamImport, SubjectMapping, TlsStart,
+    TransformError, WebSocketSettings,
 };
 pub use local::{LocalMessage, LocalSubscription};
 pub use monitor::Monitor;

@@ -5,17 +5,15 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use nats_proto::Connect;
 use smallvec::SmallVec;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::OwnedReadHalf;
 
 use crate::conn::{Conn, flag};
+use crate::io::Socket;
 use crate::route::Tick;
 use crate::session::{Next, Session};
 use crate::tls::LARGEST_RECORD;
@@ -78,7 +76,7 @@ impl Tail {
 
 /// The read side of a connection.
 pub(crate) struct Reader {
-    pub(crate) half: OwnedReadHalf,
+    pub(crate) socket: Arc<Socket>,
     tail: Tail,
     pub(crate) has_tls: bool,
     /// Look at the tail again before reading.
@@ -86,33 +84,30 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(half: OwnedReadHalf) -> Self {
-        Self { half, tail: Tail::default(), has_tls: false, resume: false }
+    pub(crate) fn new(socket: Arc<Socket>) -> Self {
+        Self { socket, tail: Tail::default(), has_tls: false, resume: false }
     }
 
     /// Looks at the first byte that came without taking it. `None`: the connection is over.
-    pub(crate) fn poll_first_byte(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<Option<u8>> {
+    pub(crate) fn poll_first_byte(&self, conn: &Conn, cx: &mut Context<'_>) -> Poll<Option<u8>> {
         conn.register(cx);
         if conn.has(flag::CLOSING) || !self.poll_output(conn, cx) {
             return Poll::Ready(None);
         }
         let mut byte = [0];
-        let mut buffer = ReadBuf::new(&mut byte);
-        let _ = ready!(self.half.poll_peek(cx, &mut buffer));
-        Poll::Ready(buffer.filled().first().copied())
+        let peeked = ready!(self.socket.poll_peek(&mut byte, cx));
+        Poll::Ready(matches!(peeked, Ok(1)).then_some(byte[0]))
     }
 
     /// One read into `to`; 0 = the peer is gone.
-    pub(crate) fn poll_read(&mut self, to: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(to);
-        ready!(Pin::new(&mut self.half).poll_read(cx, &mut buffer))?;
-        Poll::Ready(Ok(buffer.filled().len()))
+    pub(crate) fn poll_read(&self, to: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.socket.poll_read(to, cx)
     }
 
     /// Writes what the socket was too full for; `false`: the connection is over.
     pub(crate) fn poll_output(&self, conn: &Conn, cx: &mut Context<'_>) -> bool {
         while conn.has(flag::WANTS_WRITE) {
-            match self.half.as_ref().poll_write_ready(cx) {
+            match self.socket.poll_write_ready(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => conn.resume_writing(),
                 Poll::Ready(Err(_)) => {

@@ -22,9 +22,10 @@ use crate::subscription::{Sink, Subscription};
 /// Messages per run; the width of the mask.
 pub(crate) const RUN: usize = 64;
 /// More targets than this are served without holding the index, each written as soon as it has [`EARLY_FLUSH`] bytes.
-const WIDE: usize = 16;
-/// Outbox size at which a target of a wide fan-out is written.
-const EARLY_FLUSH: usize = 8 << 10;
+const WIDE: usize = 24;
+/// Outbox size at which a target of a wide fan-out is written. With 8 KiB the kernel's work for each write is what costs;
+/// with 64 KiB the buffers of all targets no longer fit the cache.
+const EARLY_FLUSH: usize = 32 << 10;
 /// Outbox size at which any target is written.
 const LATE_FLUSH: usize = 128 << 10;
 /// Output waiting at a target above which the publisher's reading pauses (spec 07 §22.4).

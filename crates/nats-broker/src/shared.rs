@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Observer, Refusal};
 use crate::claims::Claims;
 use crate::conn::{Conn, Hub};
+use crate::io::Engine;
 use crate::live::Live;
 use crate::monitor::ClosedConnection;
 use crate::subscription::Subscription;
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) started: SystemTime,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) hub: Arc<Hub>,
+    /// What serves the connections.
+    pub(crate) engine: Engine,
     pub(crate) claims: Claims,
     pub(crate) roster: Mutex<Roster>,
     /// Who may compute handshakes.
@@ -88,7 +91,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(live: Live, observer: Arc<dyn Observer>, hub: Arc<Hub>, server_id: String) -> Self {
+    pub(crate) fn new(
+        live: Live,
+        observer: Arc<dyn Observer>,
+        hub: Arc<Hub>,
+        engine: Engine,
+        server_id: String,
+    ) -> Self {
         let config = &live.config;
         let stop = CancellationToken::new();
         let server_name = if config.server_name.is_empty() { server_id.clone() } else { config.server_name.clone() };
@@ -98,6 +107,7 @@ impl Shared {
             started: SystemTime::now(),
             observer,
             hub,
+            engine,
             claims: Claims::default(),
             roster: Mutex::default(),
             // Outside a runtime there is nobody to take turns with.

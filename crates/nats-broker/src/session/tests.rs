@@ -32,7 +32,7 @@ fn shared() -> Arc<Shared> {
     };
     let open = Arc::new(OpenAuthenticator::default());
     let live = Live::new(config, &[AccountConfig::new("$G")], open, &[], None).unwrap();
-    Arc::new(Shared::new(live, Arc::new(Unobserved), Arc::new(hub), "N1".to_owned()))
+    Arc::new(Shared::new(live, Arc::new(Unobserved), Arc::new(hub), crate::io::Engine::Runtime, "N1".to_owned()))
 }
 
 fn session(shared: &Arc<Shared>) -> Session {
