@@ -1,5 +1,5 @@
 //! The `nats-broker` program: an embedded broker on its own, started like nats-server.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    nats_broker_program::run(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
 }
