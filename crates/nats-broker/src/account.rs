@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::PublishGuard;
 use crate::checks;
-use crate::config::{AccountConfig, BrokerConfig, Export, Import, ResponseKind, StartError};
+use crate::config::{AccountConfig, BrokerConfig, Export, Import, ResponseKind, ServiceLatency, StartError};
 use crate::index::Index;
 use crate::mapping::SubjectMap;
 use crate::service::Replies;
@@ -34,6 +34,8 @@ pub(crate) struct ServiceEdge {
     pub(crate) share: bool,
     pub(crate) response: ResponseKind,
     pub(crate) threshold: Duration,
+    /// Reports for the exporter.
+    pub(crate) latency: Option<ServiceLatency>,
 }
 
 /// A guard on a filter.
@@ -211,6 +213,7 @@ fn add_import(
                 share: import.share,
                 response: export.response,
                 threshold: export.response_threshold,
+                latency: export.latency.clone(),
             });
         }
     }

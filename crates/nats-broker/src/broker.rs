@@ -17,6 +17,7 @@ use crate::auth::{Authenticator, Observer, PublishGuard};
 use crate::config::{AccountConfig, BrokerConfig, StartError};
 use crate::conn::{Conn, Hub, flag};
 use crate::io::Engine;
+use crate::latency::report_unanswered;
 use crate::live::Live;
 use crate::local::{LocalSink, LocalSubscription};
 use crate::route::{Message, Router, Run, Tick};
@@ -340,6 +341,10 @@ async fn watch_timers(shared: Arc<Shared>) {
         }
         let now = shared.hub.timers.now();
         for (cid, timer) in due.drain(..) {
+            if timer == Timer::Unanswered {
+                report_unanswered(&shared, cid as u32);
+                continue;
+            }
             let Some(conn) = shared.conn(cid).filter(|conn| !conn.has(flag::CLOSING)) else { continue };
             match timer {
                 Timer::Ping => ping(&shared, &conn, now),
@@ -349,6 +354,7 @@ async fn watch_timers(shared: Arc<Shared>) {
                     }
                 }
                 Timer::Expiry => expire(&shared, &conn),
+                Timer::Unanswered => {}
             }
         }
     }

@@ -18,7 +18,7 @@
 //! | `turns` | who may compute a handshake next |
 //! | `lame_duck` | leaving slowly |
 //! | `session` | the engine: operations of one client |
-//! | `route`, `service` | matching and delivery, crossing between accounts |
+//! | `route`, `service`, `latency` | matching and delivery, crossing between accounts, how long that took |
 //! | `sys`, `advisories` | answers of the broker itself, what it tells of connections |
 //! | `transform` | subjects that are replaced when they are published |
 //! | `checks` | what is refused about exports and imports |
@@ -46,6 +46,7 @@ mod handshake;
 mod index;
 mod io;
 mod lame_duck;
+mod latency;
 mod live;
 mod local;
 mod mapping;

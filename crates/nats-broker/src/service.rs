@@ -1,6 +1,8 @@
 //! What crosses between accounts: imported streams, requests over service imports, and their answers (spec 07 §8).
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use nats_proto::encode;
 use parking_lot::Mutex;
@@ -10,14 +12,20 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use crate::account::{ServiceEdge, StreamEdge};
-use crate::config::ResponseKind;
+use crate::config::{ResponseKind, ServiceLatency};
+use crate::conn::Conn;
+use crate::latency::{Measured, Outcome};
 use crate::route::{Message, Router, Run, bits};
+use crate::shared::Shared;
+use crate::timers::Timer;
 
 /// Open answers are looked through for expired ones when there are this many more than after the last look.
 const LOOK_AFTER: usize = 1024;
+/// Least milliseconds between two looks for measured requests whose time is over.
+const BETWEEN_LOOKS: u64 = 100;
 
 /// A request of another account that is answered here.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct OpenReply {
     /// Number of the asking account.
     account: u32,
@@ -26,12 +34,26 @@ struct OpenReply {
     kind: ResponseKind,
     /// Last millisecond at which an answer is taken.
     until: u64,
+    /// What to report about it.
+    measured: Option<Box<Measured>>,
 }
 
 #[derive(Debug, Default)]
 struct OpenReplies {
     by_subject: FxHashMap<Box<str>, OpenReply>,
     look_at: usize,
+    /// A look for measured requests whose time is over is scheduled.
+    is_watched: bool,
+}
+
+/// An answer found its request.
+#[derive(Debug)]
+struct Answered {
+    /// Number of the asking account.
+    account: u32,
+    /// Its reply subject.
+    reply: Box<str>,
+    measured: Option<Box<Measured>>,
 }
 
 /// Open requests of other accounts by the `_R_` subject on which the answer comes.
@@ -45,7 +67,7 @@ impl Replies {
     fn open(&self, subject: &str, reply: OpenReply, most: usize, now: u64) -> bool {
         let mut open = self.open.lock();
         if open.by_subject.len() >= open.look_at.min(most) {
-            open.by_subject.retain(|_, reply| reply.until >= now);
+            open.by_subject.retain(|_, reply| reply.until >= now || reply.measured.is_some());
             open.look_at = open.by_subject.len() + LOOK_AFTER;
         }
         if open.by_subject.len() >= most {
@@ -60,33 +82,63 @@ impl Replies {
     }
 
     /// Where an answer goes. `None`: nobody asked, it was answered already, or it is too late.
-    fn take(&self, subject: &str, is_end: bool, now: u64) -> Option<(u32, Box<str>)> {
+    fn take(&self, subject: &str, is_end: bool, now: u64) -> Option<Answered> {
         let mut open = self.open.lock();
         let found = open.by_subject.get(subject)?;
-        let is_late = found.until < now;
-        let is_last = found.kind == ResponseKind::Singleton || is_end;
-        let answer = (found.account, found.reply.clone());
-        if is_late || is_last {
-            open.by_subject.remove(subject);
+        if found.until < now {
+            // A measured one is still to be reported.
+            if found.measured.is_none() {
+                open.by_subject.remove(subject);
+            }
+            return None;
         }
-        (!is_late).then_some(answer)
+        let (account, is_last) = (found.account, found.kind == ResponseKind::Singleton || is_end);
+        if !is_last {
+            return Some(Answered { account, reply: found.reply.clone(), measured: None });
+        }
+        let OpenReply { reply, measured, .. } = open.by_subject.remove(subject)?;
+        Some(Answered { account, reply, measured })
+    }
+
+    /// Whether the caller has to schedule a look for measured requests whose time is over.
+    fn is_to_be_watched(&self) -> bool {
+        !std::mem::replace(&mut self.open.lock().is_watched, true)
+    }
+
+    /// Takes the measured requests whose time is over, and says when to look again.
+    pub(crate) fn take_late(&self, now: u64) -> (Vec<Measured>, Option<u64>) {
+        let mut open = self.open.lock();
+        let mut late = Vec::new();
+        let mut next = None;
+        open.by_subject.retain(|_, reply| {
+            if reply.until < now {
+                late.extend(reply.measured.take().map(|measured| *measured));
+                return false;
+            }
+            if reply.measured.is_some() {
+                next = Some(next.map_or(reply.until, |next: u64| next.min(reply.until)));
+            }
+            true
+        });
+        open.is_watched = next.is_some();
+        (late, next.map(|until| (until + 1).max(now + BETWEEN_LOOKS)))
     }
 }
 
-/// The `Nats-Request-Info` header of a request over a service import.
-#[derive(Debug, Serialize)]
-struct RequestInfo<'a> {
+/// Who a client is, for the other end of a service import: the `Nats-Request-Info` header, and both ends in latency reports.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct ClientInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u64>,
-    /// Account of the first importer.
-    acc: &'a str,
+    /// Its account.
+    acc: String,
     /// Account that passed the request on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    svc: Option<&'a str>,
+    svc: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,14 +147,39 @@ struct RequestInfo<'a> {
     lang: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ver: Option<String>,
-    /// Round trip to the requester in nanoseconds.
-    rtt: u64,
+    /// Round trip in nanoseconds.
+    pub(crate) rtt: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<&'a str>,
+    server: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<&'a str>,
+    kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    client_type: Option<&'a str>,
+    client_type: Option<&'static str>,
+}
+
+impl ClientInfo {
+    /// What may be told of a client: its account and round trip, and with `share` who it is.
+    pub(crate) fn new(shared: &Shared, client: Option<&Arc<Conn>>, acc: &str, svc: Option<&str>, share: bool) -> Self {
+        let mut info = Self { acc: acc.to_owned(), svc: svc.map(str::to_owned), ..Self::default() };
+        let Some(client) = client else { return info };
+        info.rtt = client.rtt_us.load(Ordering::Relaxed) * 1000;
+        if share {
+            let rare = client.rare.lock();
+            let about = rare.about.as_deref().cloned().unwrap_or_default();
+            let named = |text: Box<str>| Some(String::from(text)).filter(|text| !text.is_empty());
+            info.start = Some(crate::monitor::rfc3339(client.started));
+            info.host = client.remote.map(|remote| remote.ip().to_string());
+            info.id = Some(client.cid);
+            info.user = rare.grant.as_ref().and_then(|grant| grant.user.clone());
+            info.name = named(about.name);
+            info.lang = named(about.lang);
+            info.ver = named(about.version);
+            info.server = Some(shared.server_name.clone());
+            info.kind = Some("Client");
+            info.client_type = Some("nats");
+        }
+        info
+    }
 }
 
 /// A request on its way through service imports.
@@ -112,6 +189,8 @@ struct Request<'a> {
     origin: u32,
     /// The `_R_` subject under which answers come, once there is one.
     answer_on: Option<String>,
+    /// Set when somebody wants to know how long the answer takes.
+    measured: Option<Box<Measured>>,
 }
 
 impl<'s> Router<'s, '_> {
@@ -146,9 +225,16 @@ impl<'s> Router<'s, '_> {
     pub(crate) fn request(&mut self, from: u32, edge: &ServiceEdge, subject: &str, run: &Run<'_>, mask: u64) -> u64 {
         let mut done = 0;
         for bit in bits(mask) {
-            let mut request = Request { message: &run.messages[bit], origin: from, answer_on: None };
-            if self.request_hop(&mut request, from, edge, subject) {
-                done |= 1 << bit;
+            let message = &run.messages[bit];
+            let mut request = Request { message, origin: from, answer_on: None, measured: None };
+            let is_delivered = self.request_hop(&mut request, from, edge, subject);
+            done |= u64::from(is_delivered) << bit;
+            if let Some(measured) = &request.measured {
+                match message.reply {
+                    None => self.report_failure(measured, Outcome::BadRequest),
+                    Some(_) if !is_delivered => self.report_failure(measured, Outcome::Unavailable),
+                    Some(_) => {}
+                }
             }
         }
         done
@@ -161,16 +247,25 @@ impl<'s> Router<'s, '_> {
         let mapped = self.mapped(edge.to_account, subject);
         let subject = mapped.as_deref().unwrap_or(subject);
         let there = &live.accounts[edge.to_account as usize];
+        if let Some(latency) = &edge.latency {
+            self.measure(request, edge, latency);
+        }
         if let Some(reply) = request.message.reply {
-            let answer_on = request.answer_on.get_or_insert_with(answer_subject);
+            let is_measured = request.measured.is_some();
+            let answer_on = request.answer_on.get_or_insert_with(|| answer_subject(is_measured));
             let open = OpenReply {
                 account: request.origin,
                 reply: reply.into(),
                 kind: edge.response,
                 until: self.tick.now + edge.threshold.as_millis() as u64,
+                measured: request.measured.clone(),
             };
+            let until = open.until;
             if !there.state.replies.open(answer_on, open, live.config.max_service_requests, self.tick.now) {
                 return false;
+            }
+            if is_measured && there.state.replies.is_to_be_watched() {
+                self.shared.hub.timers.at(until + 1, u64::from(edge.to_account), Timer::Unanswered);
             }
         }
         let content = self.with_request_info(request, from, edge);
@@ -191,42 +286,21 @@ impl<'s> Router<'s, '_> {
         done
     }
 
+    /// Decides whether an exporter gets a report of this request.
+    fn measure(&mut self, request: &mut Request<'_>, edge: &ServiceEdge, latency: &ServiceLatency) {
+        let Some(headers) = self.sample(latency, request.message) else { return };
+        let (shared, live, source) = (self.shared, self.live, self.source);
+        let origin = &live.accounts[request.origin as usize].name;
+        let new = || Box::new(Measured::new(ClientInfo::new(shared, source, origin, None, edge.share), headers));
+        request.measured.get_or_insert_with(new).also_for(edge.to_account, latency.subject.as_str().into());
+    }
+
     /// The request's headers with `Nats-Request-Info` at their end, and the payload; and the length of the headers.
     fn with_request_info(&self, request: &Request<'_>, from: u32, edge: &ServiceEdge) -> (Vec<u8>, usize) {
-        let shared = self.shared;
-        let mut info = RequestInfo {
-            start: None,
-            host: None,
-            id: None,
-            acc: &self.live.accounts[request.origin as usize].name,
-            svc: (request.origin != from).then(|| &*self.live.accounts[from as usize].name),
-            user: None,
-            name: None,
-            lang: None,
-            ver: None,
-            rtt: 0,
-            server: None,
-            kind: None,
-            client_type: None,
-        };
-        if let Some(source) = self.source {
-            info.rtt = source.rtt_us.load(std::sync::atomic::Ordering::Relaxed) * 1000;
-            if edge.share {
-                let rare = source.rare.lock();
-                let about = rare.about.as_deref().cloned().unwrap_or_default();
-                let named = |text: Box<str>| Some(String::from(text)).filter(|text| !text.is_empty());
-                info.start = Some(crate::monitor::rfc3339(SystemTime::now()));
-                info.host = source.remote.map(|remote| remote.ip().to_string());
-                info.id = Some(source.cid);
-                info.user = rare.grant.as_ref().and_then(|grant| grant.user.clone());
-                info.name = named(about.name);
-                info.lang = named(about.lang);
-                info.ver = named(about.version);
-                info.server = Some(&shared.server_name);
-                info.kind = Some("Client");
-                info.client_type = Some("nats");
-            }
-        }
+        let accounts = &self.live.accounts;
+        let passed_on = (request.origin != from).then(|| &*accounts[from as usize].name);
+        let origin = &accounts[request.origin as usize].name;
+        let info = ClientInfo::new(self.shared, self.source, origin, passed_on, edge.share);
         let message = request.message;
         let (headers, payload) = message.content.split_at(message.header_len);
         let mut content = Vec::with_capacity(message.content.len() + 96);
@@ -247,10 +321,14 @@ impl<'s> Router<'s, '_> {
         for bit in bits(mask) {
             let message = &run.messages[bit];
             let is_end = message.content.is_empty();
-            if let Some((to, subject)) = replies.take(run.subject, is_end, self.tick.now) {
+            if let Some(answered) = replies.take(run.subject, is_end, self.tick.now) {
                 found = true;
-                let run = Run { subject: &subject, messages: std::slice::from_ref(message) };
-                self.local(to, &mut None, &run, 1);
+                let came = answered.measured.is_some().then(Instant::now);
+                let run = Run { subject: &answered.reply, messages: std::slice::from_ref(message) };
+                self.local(answered.account, &mut None, &run, 1);
+                if let (Some(measured), Some(came)) = (&answered.measured, came) {
+                    self.report_answer(measured, account, came);
+                }
             }
         }
         found.then_some(mask)
@@ -274,11 +352,12 @@ fn append_headers(out: &mut Vec<u8>, headers: &[u8]) {
     }
 }
 
-/// A new unguessable subject for answers.
-fn answer_subject() -> String {
+/// A new unguessable subject for answers, in nats-server's form for measured requests when one is.
+fn answer_subject(is_measured: bool) -> String {
     let mut random = rand::rng().sample_iter(Alphanumeric).map(char::from);
-    let mut part = || random.by_ref().take(6).collect::<String>();
-    format!("_R_.{}.{}", part(), part())
+    let mut part = |length| random.by_ref().take(length).collect::<String>();
+    let subject = format!("_R_.{}.{}", part(6), part(6));
+    if is_measured { format!("{subject}.{}.T", part(8)) } else { subject }
 }
 
 #[cfg(test)]
@@ -298,16 +377,17 @@ mod tests {
     #[test]
     fn answers_are_taken_once_in_time_and_in_bounds() {
         let replies = Replies::default();
-        let open = |kind| OpenReply { account: 1, reply: "in.1".into(), kind, until: 100 };
+        let open = |kind| OpenReply { account: 1, reply: "in.1".into(), kind, until: 100, measured: None };
         assert!(replies.open("_R_.a", open(ResponseKind::Singleton), 2, 0));
         assert!(replies.open("_R_.b", open(ResponseKind::Stream), 2, 0));
         assert!(!replies.open("_R_.c", open(ResponseKind::Stream), 2, 0), "bounded");
-        assert_eq!(replies.take("_R_.a", false, 50), Some((1, "in.1".into())));
-        assert_eq!(replies.take("_R_.a", false, 50), None);
+        let answered = replies.take("_R_.a", false, 50).unwrap();
+        assert_eq!((answered.account, &*answered.reply), (1, "in.1"));
+        assert!(replies.take("_R_.a", false, 50).is_none());
         assert!(replies.take("_R_.b", false, 50).is_some() && replies.take("_R_.b", true, 50).is_some());
-        assert_eq!(replies.take("_R_.b", false, 50), None);
+        assert!(replies.take("_R_.b", false, 50).is_none());
         assert!(replies.open("_R_.d", open(ResponseKind::Singleton), 2, 0));
-        assert_eq!(replies.take("_R_.d", false, 101), None, "late");
+        assert!(replies.take("_R_.d", false, 101).is_none(), "late");
         assert!(
             replies.open("_R_.e", open(ResponseKind::Stream), 2, 0)
                 && replies.open("_R_.f", open(ResponseKind::Stream), 2, 0)

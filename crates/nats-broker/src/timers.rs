@@ -20,9 +20,11 @@ pub(crate) enum Timer {
     Write,
     /// The grant ends.
     Expiry,
+    /// A measured request to an account may have been waited for long enough; the id is the account's number.
+    Unanswered,
 }
 
-/// Deadlines by connection id. Entries of connections that ended are dropped when they come up.
+/// Deadlines by connection id (or what the timer says). Entries of connections that ended are dropped when they come up.
 #[derive(Debug)]
 pub(crate) struct Timers {
     epoch: Instant,

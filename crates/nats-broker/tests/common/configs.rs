@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nats_broker::{
-    AccountConfig, Authenticator, BrokerConfig, MappingTarget, OpenAuthenticator, Permissions, ResponseBudget,
-    ResponseKind, ServiceExport, ServiceImport, StaticAuthenticator, StreamExport, StreamImport, SubjectMapping,
-    SubjectRules,
+    AccountConfig, Authenticator, BrokerConfig, LatencySampling, MappingTarget, OpenAuthenticator, Permissions,
+    ResponseBudget, ResponseKind, ServiceExport, ServiceImport, ServiceLatency, StaticAuthenticator, StreamExport,
+    StreamImport, SubjectMapping, SubjectRules,
 };
 
 /// Settings, accounts and users of one configuration.
@@ -171,10 +171,14 @@ fn mappings() -> Vec<SubjectMapping> {
     all
 }
 
-/// `accounts.conf` without latency and without the import that ours refuses (`$1` in the exported subject).
+/// `accounts.conf` without the import that ours refuses (`$1` in the exported subject).
 fn crossing_accounts() -> Vec<AccountConfig> {
     let to_b = Some(vec!["B".to_owned()]);
     let service = |subject: &str| ServiceExport::new(subject);
+    let measured = |subject: &str, sampling, report: &str| ServiceExport {
+        latency: Some(ServiceLatency { subject: report.into(), sampling }),
+        ..service(subject)
+    };
     let a = AccountConfig::new("A")
         .export(StreamExport::new("s.>"))
         .export(StreamExport { subject: "priv.*".into(), accounts: to_b.clone() })
@@ -183,7 +187,8 @@ fn crossing_accounts() -> Vec<AccountConfig> {
         .export(service("svc.w.*"))
         .export(ServiceExport { response: ResponseKind::Stream, ..service("svc.st") })
         .export(ServiceExport { response: ResponseKind::Chunked, ..service("svc.ch") })
-        .export(service("svc.lat"))
+        .export(measured("svc.lat", LatencySampling::Headers, "lat.rep"))
+        .export(measured("svc.lat2", LatencySampling::Percent(100), "lat2.rep"))
         .export(ServiceExport { response_threshold: Duration::from_millis(700), ..service("svc.thr") })
         .export(ServiceExport { accounts: to_b, ..service("svc.priv") })
         .export(service("deep.>"));
@@ -198,6 +203,7 @@ fn crossing_accounts() -> Vec<AccountConfig> {
         .import(ServiceImport::new("A", "svc.st"))
         .import(ServiceImport::new("A", "svc.ch"))
         .import(ServiceImport { share: true, ..ServiceImport::new("A", "svc.lat") })
+        .import(ServiceImport::new("A", "svc.lat2"))
         .import(ServiceImport::new("A", "svc.thr"))
         .import(ServiceImport::new("A", "svc.priv"))
         .import(ServiceImport::new("A", "deep.>").to("d.>"))

@@ -43,6 +43,7 @@ fn pattern(expected: &[u8]) -> Regex {
             ("<INFO-CONNECT>", r#"INFO \{[^\r\n]*"connect_info":true[^\r\n]*\} ?"#),
             ("<INFO>", r"INFO \{[^\r\n]*\} ?"),
             ("<6>", "[A-Za-z0-9]{6}"),
+            ("<8>", "[A-Za-z0-9]{8}"),
             ("<n>", "[0-9]+"),
             ("<v>", r#"(?:"[^"]*"|[0-9]+)"#),
         ] {
