@@ -336,19 +336,24 @@ impl<'s> Router<'s, '_> {
 }
 
 /// Header that tells a responder who asks.
-const REQUEST_INFO: &[u8] = b"Nats-Request-Info:";
+const REQUEST_INFO: &[u8] = b"Nats-Request-Info";
 
-/// Appends a request's own headers without their end, and without anything that looks like our word on who asks.
+/// Appends a request's own headers without their end, and without anything that looks like our word on who asks: in any
+/// case, with blanks around the name, and behind a lone CR or LF, which some clients take for the end of a line.
 fn append_headers(out: &mut Vec<u8>, headers: &[u8]) {
     let Some(headers) = headers.strip_suffix(b"\r\n") else {
         out.extend_from_slice(b"NATS/1.0\r\n");
         return;
     };
-    for line in headers.split_inclusive(|byte| *byte == b'\n') {
-        let is_forged = line.get(..REQUEST_INFO.len()).is_some_and(|name| name.eq_ignore_ascii_case(REQUEST_INFO));
-        if !is_forged {
-            out.extend_from_slice(line);
+    let mut rest = headers;
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
+        let line_end = if rest[end..].starts_with(b"\r\n") { end + 2 } else { (end + 1).min(rest.len()) };
+        let name = rest[..end].split(|byte| *byte == b':').next().unwrap_or_default();
+        if !name.trim_ascii().eq_ignore_ascii_case(REQUEST_INFO) {
+            out.extend_from_slice(&rest[..line_end]);
         }
+        rest = &rest[line_end..];
     }
 }
 
@@ -369,6 +374,18 @@ mod tests {
         let mut out = Vec::new();
         append_headers(&mut out, b"NATS/1.0\r\nA: b\r\nnats-request-INFO: {\"acc\":\"X\"}\r\nC: d\r\n\r\n");
         assert_eq!(out, b"NATS/1.0\r\nA: b\r\nC: d\r\n");
+        for (sent, kept) in [
+            ("NATS/1.0\r\nNats-Request-Info : x\r\nA: b\r\n\r\n", "NATS/1.0\r\nA: b\r\n"),
+            ("NATS/1.0\r\n Nats-Request-Info: x\r\n\r\n", "NATS/1.0\r\n"),
+            ("NATS/1.0\nNats-Request-Info: x\nA: b\n\r\n", "NATS/1.0\nA: b\n"),
+            ("NATS/1.0\r\nA: b\rNats-Request-Info: x\r\nC: d\r\n\r\n", "NATS/1.0\r\nA: b\rC: d\r\n"),
+            ("NATS/1.0\r\nNats-Request-Info\r\nNats-Request-Infos: x\r\n\r\n", "NATS/1.0\r\nNats-Request-Infos: x\r\n"),
+            ("NATS/1.0\r\n\r\nNats-Request-Info: x\r\n", "NATS/1.0\r\n\r\n"),
+        ] {
+            out.clear();
+            append_headers(&mut out, sent.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&out), kept, "{sent:?}");
+        }
         out.clear();
         append_headers(&mut out, b"");
         assert_eq!(out, b"NATS/1.0\r\n");
