@@ -1,24 +1,23 @@
-//! What the broker tells by itself: `$SYS.ACCOUNT.<account>.CONNECT` and `…DISCONNECT`, in the system account, in the words of
-//! nats-server (spec 07 §9). Another account hears them when it imports them.
+//! What the broker tells of connections that come and go: `$SYS.ACCOUNT.<account>.CONNECT` and `…DISCONNECT`, and of refused logins
+//! `$SYS.SERVER.<id>.CLIENT.AUTH.ERR`, in the system account, in the words of nats-server (spec 07 §8, §9). Another account hears
+//! them when it imports them.
 //!
 //! They cost nothing while nobody listens.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use nats_proto::encode;
-use rand::Rng;
-use rand::distr::Alphanumeric;
+use nats_proto::Connect;
 use serde::Serialize;
-use serde_json::Value;
-use smallvec::SmallVec;
 
 use crate::auth::Grant;
 use crate::conn::Conn;
-use crate::live::Live;
 use crate::monitor::rfc3339;
-use crate::route::{Message, Router, Run, Tick};
 use crate::shared::Shared;
+use crate::sys::ServerObject;
+use crate::sys::events::{connections_changed, event_id};
+use crate::totals::Traffic;
 
 /// Messages and bytes of one direction.
 #[derive(Debug, Serialize)]
@@ -60,7 +59,7 @@ struct Advisory<'a> {
     kind: &'static str,
     id: String,
     timestamp: String,
-    server: Value,
+    server: ServerObject,
     client: Client<'a>,
     #[serde(flatten)]
     ended: Option<Ended<'a>>,
@@ -74,40 +73,60 @@ struct Ended<'a> {
     reason: &'a str,
 }
 
+const CONNECT: &str = "io.nats.server.advisory.v1.client_connect";
+const DISCONNECT: &str = "io.nats.server.advisory.v1.client_disconnect";
+/// Where nats-server puts connections that have not logged in.
+const NOWHERE: &str = "$G";
+
 /// A connection was accepted into an account.
 pub(crate) fn connected(shared: &Shared, conn: &Conn, account: u32, grant: &Grant) {
-    let kind = "io.nats.server.advisory.v1.client_connect";
-    tell(shared, conn, account, grant, "CONNECT", kind, None);
+    connections_changed(shared, account);
+    let account = Arc::clone(&shared.live().accounts[account as usize].name);
+    let subject = format!("$SYS.ACCOUNT.{account}.CONNECT");
+    tell(shared, conn, &subject, &account, grant.user.as_deref(), None);
 }
 
-/// An accepted connection ended.
+/// An accepted connection ended. Its place in the account must have been given back.
 pub(crate) fn disconnected(shared: &Shared, conn: &Conn, account: u32, grant: &Grant, reason: &str) {
-    let kind = "io.nats.server.advisory.v1.client_disconnect";
-    tell(shared, conn, account, grant, "DISCONNECT", kind, Some(reason));
+    connections_changed(shared, account);
+    let account = Arc::clone(&shared.live().accounts[account as usize].name);
+    let subject = format!("$SYS.ACCOUNT.{account}.DISCONNECT");
+    tell(shared, conn, &subject, &account, grant.user.as_deref(), Some(reason));
 }
 
-fn tell(
-    shared: &Shared,
-    conn: &Conn,
-    account: u32,
-    grant: &Grant,
-    word: &str,
-    kind: &'static str,
-    reason: Option<&str>,
-) {
-    let live = shared.live();
-    let Some(system) = live.system_account() else { return };
-    let account = &*live.accounts[account as usize].name;
-    let subject = format!("$SYS.ACCOUNT.{account}.{word}");
-    if !is_heard(&live, system, &subject) {
+/// Keeps what a refused CONNECT said, for [`refused`] and for the list of ended connections.
+pub(crate) fn note_refused(conn: &Conn, connect: &Connect) {
+    let mut rare = conn.rare.lock();
+    let about = rare.about.get_or_insert_default();
+    about.name = connect.name.as_str().into();
+    about.lang = connect.lang.as_str().into();
+    about.version = connect.version.as_str().into();
+    about.refused_user = connect.user.as_str().into();
+}
+
+/// A connection that was refused ended.
+pub(crate) fn refused(shared: &Shared, conn: &Conn, reason: &str) {
+    let user = conn.rare.lock().about.as_ref().map(|about| about.refused_user.to_string());
+    let user = user.as_deref().filter(|user| !user.is_empty());
+    for subject in
+        [format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", shared.server_id), format!("$SYS.ACCOUNT.{NOWHERE}.DISCONNECT")]
+    {
+        tell(shared, conn, &subject, NOWHERE, user, Some(reason));
+    }
+}
+
+/// Tells of a connection in the system account; of its end, when there is a reason.
+fn tell(shared: &Shared, conn: &Conn, subject: &str, account: &str, user: Option<&str>, reason: Option<&str>) {
+    let Some(system) = shared.live().system_account() else { return };
+    if !shared.is_heard(system, subject) {
         return;
     }
     let now = SystemTime::now();
     let about = conn.rare.lock().about.as_deref().cloned().unwrap_or_default();
     let rtt = conn.rtt_us.load(Ordering::Relaxed);
     let advisory = Advisory {
-        kind,
-        id: rand::rng().sample_iter(Alphanumeric).take(22).map(char::from).collect(),
+        kind: if reason.is_some() { DISCONNECT } else { CONNECT },
+        id: event_id(),
         timestamp: rfc3339(now),
         server: shared.server_object(now),
         client: Client {
@@ -115,7 +134,7 @@ fn tell(
             host: conn.remote.map(|remote| remote.ip().to_string()),
             id: conn.cid,
             acc: account,
-            user: grant.user.as_deref(),
+            user,
             name: &about.name,
             lang: &about.lang,
             ver: &about.version,
@@ -128,39 +147,14 @@ fn tell(
         ended: reason.map(|reason| ended(conn, reason)),
     };
     let content = serde_json::to_vec(&advisory).expect("texts and integers serialise");
-    publish(shared, &live, system, &subject, &content);
+    shared.tell(system, subject, &content);
 }
 
 fn ended<'a>(conn: &Conn, reason: &'a str) -> Ended<'a> {
-    let (msgs, bytes) = (conn.in_messages.load(Ordering::Relaxed), conn.in_bytes.load(Ordering::Relaxed));
-    let outbox = conn.outbox.lock();
-    let received = Data { msgs: outbox.messages, bytes: outbox.bytes };
-    drop(outbox);
-    Ended { sent: Data { msgs, bytes }, received, reason }
-}
-
-/// Whether anybody listens to a subject of an account, there or in an account that imports it.
-fn is_heard(live: &Live, account: u32, subject: &str) -> bool {
-    let has_match = |account: u32, subject: &str| {
-        let mut found = false;
-        live.accounts[account as usize].state.index.read().for_each_match(subject, |_| found = true);
-        found
-    };
-    let imported = |edge: &crate::account::StreamEdge| {
-        edge.map.to_local(subject).is_some_and(|local| has_match(edge.to_account, &local))
-    };
-    has_match(account, subject) || live.accounts[account as usize].streams.iter().any(imported)
-}
-
-/// Publishes a word of the broker.
-fn publish(shared: &Shared, live: &Live, account: u32, subject: &str, content: &[u8]) {
-    let mut tail = Vec::with_capacity(content.len() + 16);
-    encode::message_tail(&mut tail, None, None, content);
-    let message = Message { reply: None, header_len: 0, content, tail: &tail };
-    // A tick of its own: connections come and go while others are being served.
-    let mut tick = Tick::new(rand::random());
-    tick.now = shared.hub.timers.now();
-    let run = Run { subject, messages: std::slice::from_ref(&message) };
-    Router { shared, live, tick: &mut tick, source: None, echo: true }.route(account, &mut None, &run, 1);
-    tick.finish(shared, &mut SmallVec::new());
+    let traffic = Traffic::of(conn);
+    Ended {
+        sent: Data { msgs: traffic.in_msgs, bytes: traffic.in_bytes },
+        received: Data { msgs: traffic.out_msgs, bytes: traffic.out_bytes },
+        reason,
+    }
 }

@@ -13,6 +13,7 @@ use crate::auth::{ConnectRequest, ConnectionKind, Grant, Refusal, TlsPeer};
 use crate::monitor::ClosedConnection;
 use crate::reload;
 use crate::session::Session;
+use crate::totals::SLOW_CONSUMER;
 
 const VIOLATION: &str = "Authorization Violation";
 const FAILURE: &str = "Authentication Failure";
@@ -24,17 +25,23 @@ pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline:
     }
     let generation = session.shared.live().generation;
     let Some(grant) = ask(session, &connect, deadline, nonce).await else {
+        advisories::note_refused(&session.conn, &connect);
         return false;
     };
     let Some((account, grant)) = admit(session, grant).await else {
+        advisories::note_refused(&session.conn, &connect);
         return false;
     };
+    let is_login = !session.is_connected || session.grant().is_none_or(|(now, _)| now != account);
     retire(session, account, &grant);
     session.set_rights(account, Arc::clone(&grant));
     session.accept_connect(&connect);
     let shared = &session.shared;
     if let Some(name) = &grant.presence {
         shared.claims.appear(account, name, &session.conn);
+    }
+    if is_login {
+        shared.roster.lock().totals.entered(&shared.live().accounts[account as usize].name);
     }
     shared.observer.connected(session.conn.cid, &grant);
     advisories::connected(shared, &session.conn, account, &grant);
@@ -168,6 +175,7 @@ fn retire(session: &Session, account: u32, grant: &Grant) {
         shared.end_subscriptions(&session.conn);
     }
     if old_account != account {
+        shared.change_account(&session.conn, old_account);
         shared.live().accounts[old_account as usize].state.connections.fetch_sub(1, Ordering::AcqRel);
     }
     if let Some(claim) = &old.claim
@@ -189,17 +197,21 @@ pub(crate) fn leave(session: &Session) {
     let conn = &session.conn;
     let subscriptions = conn.rare.lock().subs.len();
     shared.end_subscriptions(conn);
-    if !shared.roster.lock().remove(conn.cid) && session.grant().is_none() {
+    let account = session.grant().map(|(account, _)| account);
+    if !shared.depart(conn, account) && account.is_none() {
         // Never admitted, or crowded out. One that is crowded out while it logs in has something to give back.
         return;
     }
+    let reason = conn.rare.lock().close.clone().unwrap_or_default();
+    if reason.starts_with(SLOW_CONSUMER) {
+        shared.observer.slow_consumer(conn.cid, session.grant().map(|(_, grant)| &**grant), &reason);
+    }
     if let Some((account, grant)) = session.grant() {
+        shared.live().accounts[account as usize].state.connections.fetch_sub(1, Ordering::AcqRel);
         if session.is_connected {
             // Before its name is free, so that whoever takes the name next is heard of after this.
-            let reason = conn.rare.lock().close.clone().unwrap_or_default();
             advisories::disconnected(shared, conn, account, grant, &reason);
         }
-        shared.live().accounts[account as usize].state.connections.fetch_sub(1, Ordering::AcqRel);
         if let Some(claim) = &grant.claim {
             shared.claims.release(account, &claim.key, conn);
         }
@@ -207,21 +219,14 @@ pub(crate) fn leave(session: &Session) {
             shared.claims.disappear(account, name, conn);
         }
         if session.is_connected {
-            let reason = conn.rare.lock().close.clone().unwrap_or_default();
             shared.observer.disconnected(conn.cid, grant, &reason);
         }
+    } else if reason == FAILURE {
+        advisories::refused(shared, conn, &reason);
     }
-    let outbox = conn.outbox.lock();
-    let (messages, bytes) = (outbox.messages, outbox.bytes);
-    drop(outbox);
-    let totals = &shared.ended;
-    totals.out_messages.fetch_add(messages, Ordering::Relaxed);
-    totals.out_bytes.fetch_add(bytes, Ordering::Relaxed);
-    totals.in_messages.fetch_add(conn.in_messages.load(Ordering::Relaxed), Ordering::Relaxed);
-    totals.in_bytes.fetch_add(conn.in_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
     let most = shared.live().config.max_closed_connections;
     if most > 0 {
-        let entry = ClosedConnection::new(shared, conn, subscriptions);
+        let entry = Arc::new(ClosedConnection::new(shared, conn, subscriptions));
         let mut closed = shared.closed.lock();
         if closed.len() >= most {
             closed.pop_front();

@@ -119,6 +119,7 @@ impl Broker {
         let shared = Arc::new(Shared::new(live, observer, hub, engine, new_server_id()));
         shared.listeners.set(listeners).expect("the listeners are set once");
         shared.tasks.spawn(watch_timers(Arc::clone(&shared)));
+        shared.tasks.spawn(crate::sys::serve(Arc::clone(&shared)));
         for (number, socket) in sockets.into_iter().enumerate() {
             shared.acceptors.spawn(accept(Arc::clone(&shared), socket, number));
         }
@@ -240,6 +241,9 @@ impl Broker {
 
     /// Stops accepting, ends all connections after what waits for them was written, and returns when all is done.
     pub async fn shutdown(&self) {
+        if !self.shared.stop.is_cancelled() {
+            crate::sys::events::going(&self.shared, "SHUTDOWN");
+        }
         self.shared.stop.cancel();
         for conn in self.shared.all_conns() {
             conn.close("Server Shutdown");

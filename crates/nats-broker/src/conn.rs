@@ -20,6 +20,7 @@ use crate::responses::Budgets;
 use crate::route::STALL;
 use crate::subscription::SubTable;
 use crate::timers::{Timer, Timers};
+use crate::totals::Traffic;
 
 /// Why a connection ended, in nats-server's words where it has some.
 pub(crate) type CloseReason = Cow<'static, str>;
@@ -82,6 +83,8 @@ pub(crate) enum Link {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct About {
     pub(crate) name: Box<str>,
+    /// Who a login that was refused said to be; empty for others, whose grant names them.
+    pub(crate) refused_user: Box<str>,
     pub(crate) lang: Box<str>,
     pub(crate) version: Box<str>,
     pub(crate) tls: Option<(rustls::ProtocolVersion, rustls::CipherSuite)>,
@@ -112,6 +115,8 @@ pub(crate) struct Rare {
     pub(crate) about: Option<Box<About>>,
     pub(crate) close: Option<CloseReason>,
     pub(crate) budgets: Option<Box<Budgets>>,
+    /// What was counted for an account that the connection was in before.
+    pub(crate) counted: Option<Box<Traffic>>,
 }
 
 /// One connection.

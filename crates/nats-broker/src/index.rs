@@ -35,7 +35,7 @@ impl Entry {
         self.plain.is_empty() && self.queues.is_empty()
     }
 
-    fn subscriptions(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+    pub(crate) fn subscriptions(&self) -> impl Iterator<Item = &Arc<Subscription>> {
         self.plain.iter().chain(self.queues.iter().flat_map(|group| group.members.iter()))
     }
 }

@@ -30,6 +30,7 @@ impl Broker {
         shared.acceptors.wait().await;
         shared.connections.close();
         if is_first {
+            crate::sys::events::going(shared, "LAMEDUCK");
             for conn in shared.all_conns() {
                 conn.tell_lame_duck();
             }
@@ -81,7 +82,7 @@ fn rounds_in(whole: Duration, each: Duration) -> usize {
 
 impl Conn {
     /// Makes the connection's task send INFO with `ldm` when its client understands it.
-    fn tell_lame_duck(&self) {
+    pub(crate) fn tell_lame_duck(&self) {
         self.set(flag::LAME_DUCK);
         self.wake();
     }

@@ -19,7 +19,7 @@
 //! | `lame_duck` | leaving slowly |
 //! | `session` | the engine: operations of one client |
 //! | `route`, `service`, `latency` | matching and delivery, crossing between accounts, how long that took |
-//! | `sys`, `advisories` | answers of the broker itself, what it tells of connections |
+//! | `sys`, `advisories` | answers of the broker itself, what it tells of itself and of connections |
 //! | `transform` | subjects that are replaced when they are published |
 //! | `checks` | what is refused about exports and imports |
 //! | `account`, `mapping`, `index`, `subscription` | what is known of accounts and who listens |
@@ -28,7 +28,8 @@
 //! | `permission`, `responses` | carrying out a grant |
 //! | `live`, `reload` | what may change while the broker runs, and changing it |
 //! | `timers`, `local`, `shared` | deadlines, receivers inside this process, the running broker |
-//! | `monitor` | `/varz`, `/connz`, `/subsz`, `/healthz` |
+//! | `totals` | what accounts have carried |
+//! | `monitor` | `/varz`, `/connz`, `/subsz`, `/accountz`, … |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -66,6 +67,7 @@ mod subscription;
 mod sys;
 mod timers;
 mod tls;
+mod totals;
 mod transform;
 mod turns;
 
@@ -80,3 +82,4 @@ pub use local::{LocalMessage, LocalSubscription};
 pub use monitor::Monitor;
 pub use reload::{Reload, ReloadError, Reloaded};
 pub use static_auth::{OpenAuthenticator, StaticAuthenticator};
+pub use totals::AccountStats;

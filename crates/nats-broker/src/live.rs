@@ -4,6 +4,7 @@
 //! under their feet.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::account::{self, Account, AccountNames};
 use crate::auth::{Authenticator, PublishGuard};
@@ -13,9 +14,13 @@ use crate::config::{AccountConfig, BrokerConfig, StartError};
 pub(crate) struct Live {
     /// Goes up with every reload.
     pub(crate) generation: u64,
+    /// Since when it is in force.
+    pub(crate) loaded: SystemTime,
     pub(crate) config: BrokerConfig,
     /// By number. Those that are no longer configured keep their place.
     pub(crate) accounts: Vec<Account>,
+    /// What the accounts were made of, in its order, for monitoring.
+    pub(crate) configs: Vec<AccountConfig>,
     pub(crate) names: AccountNames,
     pub(crate) authenticator: Arc<dyn Authenticator>,
 }
@@ -39,9 +44,10 @@ impl Live {
             });
         }
         let known = before.map_or(&[][..], |before| &before.accounts);
-        let (accounts, names) = account::build(&config, accounts, guards, known)?;
+        let (built, names) = account::build(&config, accounts, guards, known)?;
         let generation = before.map_or(0, |before| before.generation + 1);
-        Ok(Self { generation, config, accounts, names, authenticator })
+        let loaded = SystemTime::now();
+        Ok(Self { generation, loaded, config, accounts: built, configs: accounts.to_vec(), names, authenticator })
     }
 
     /// Number of the system account.

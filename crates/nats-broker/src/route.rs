@@ -161,9 +161,9 @@ impl<'s> Router<'s, '_> {
                 done |= self.request(account, edge, &subject, run, mask);
             }
         }
-        if first == Some(&b'$') && run.subject == crate::sys::USER_INFO {
+        if first == Some(&b'$') && run.subject.starts_with("$SYS.REQ.") {
             *index = None;
-            done |= self.user_info(account, run, mask);
+            done |= self.system_request(account, run, mask);
         }
         done
     }

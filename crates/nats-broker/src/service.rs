@@ -81,6 +81,13 @@ impl Replies {
         self.open.lock().by_subject.remove(subject);
     }
 
+    /// Up to `most` open requests: subject of the answer, asking account, its reply subject.
+    pub(crate) fn list(&self, most: usize, now: u64) -> Vec<(Box<str>, u32, Box<str>)> {
+        let open = self.open.lock();
+        let open = open.by_subject.iter().filter(|(_, reply)| reply.until >= now);
+        open.take(most).map(|(subject, reply)| (subject.clone(), reply.account, reply.reply.clone())).collect()
+    }
+
     /// Where an answer goes. `None`: nobody asked, it was answered already, or it is too late.
     fn take(&self, subject: &str, is_end: bool, now: u64) -> Option<Answered> {
         let mut open = self.open.lock();

@@ -10,7 +10,6 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use rand::Rng;
 use rustc_hash::FxHashMap;
-use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,8 +19,10 @@ use crate::claims::Claims;
 use crate::conn::{Conn, Hub};
 use crate::io::Engine;
 use crate::live::Live;
-use crate::monitor::ClosedConnection;
+use crate::monitor::{ClosedConnection, CpuMeter};
 use crate::subscription::Subscription;
+use crate::sys::System;
+use crate::totals::Totals;
 use crate::turns::Turns;
 
 /// A listening socket as it runs.
@@ -32,21 +33,14 @@ pub(crate) struct RunningListener {
     pub(crate) tls: ArcSwapOption<rustls::ServerConfig>,
 }
 
-/// Counters of connections that have ended.
-#[derive(Debug, Default)]
-pub(crate) struct EndedTotals {
-    pub(crate) in_messages: AtomicU64,
-    pub(crate) in_bytes: AtomicU64,
-    pub(crate) out_messages: AtomicU64,
-    pub(crate) out_bytes: AtomicU64,
-}
-
 /// The connections.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     pub(crate) all: FxHashMap<u64, Arc<Conn>>,
     /// Those of them that have not logged in yet; the oldest has the smallest number.
     newcomers: BTreeSet<u64>,
+    /// What those have carried that are gone.
+    pub(crate) totals: Totals,
 }
 
 impl Roster {
@@ -72,8 +66,7 @@ pub(crate) struct Shared {
     pub(crate) roster: Mutex<Roster>,
     /// Who may compute handshakes.
     pub(crate) turns: Arc<Turns>,
-    pub(crate) closed: Mutex<VecDeque<ClosedConnection>>,
-    pub(crate) ended: EndedTotals,
+    pub(crate) closed: Mutex<VecDeque<Arc<ClosedConnection>>>,
     pub(crate) total_connections: AtomicU64,
     next_cid: AtomicU64,
     pub(crate) system_sequence: AtomicU64,
@@ -88,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) accepting: CancellationToken,
     pub(crate) is_lame_duck: AtomicBool,
     pub(crate) http_requests: Mutex<std::collections::BTreeMap<&'static str, u64>>,
+    pub(crate) cpu: CpuMeter,
+    pub(crate) system: System,
 }
 
 impl Shared {
@@ -113,7 +108,6 @@ impl Shared {
             // Outside a runtime there is nobody to take turns with.
             turns: Turns::new(Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers())),
             closed: Mutex::new(VecDeque::new()),
-            ended: EndedTotals::default(),
             total_connections: AtomicU64::new(0),
             next_cid: AtomicU64::new(0),
             system_sequence: AtomicU64::new(0),
@@ -125,6 +119,8 @@ impl Shared {
             stop,
             is_lame_duck: AtomicBool::new(false),
             http_requests: Mutex::default(),
+            cpu: CpuMeter::default(),
+            system: System::default(),
             live: ArcSwap::from_pointee(live),
         }
     }
@@ -201,6 +197,17 @@ impl Shared {
         self.roster.lock().newcomers.remove(&cid);
     }
 
+    /// Takes a connection out and keeps what it has carried; `false`: it was not in.
+    pub(crate) fn depart(&self, conn: &Conn, account: Option<u32>) -> bool {
+        let name = account.map(|number| Arc::clone(&self.live().accounts[number as usize].name));
+        let mut roster = self.roster.lock();
+        let was_in = roster.remove(conn.cid);
+        if was_in || name.is_some() {
+            roster.totals.left(name.as_ref(), conn);
+        }
+        was_in
+    }
+
     /// Takes a subscription out of the index and of its connection's table; `false`: somebody else has ended it before.
     pub(crate) fn end_subscription(&self, sub: &Arc<Subscription>) -> bool {
         let removed = self.live().accounts[sub.account as usize].state.index.write().remove(sub);
@@ -219,20 +226,6 @@ impl Shared {
         for sub in &subs {
             index.remove(sub);
         }
-    }
-
-    /// The `server` object of `$SYS` answers.
-    pub(crate) fn server_object(&self, now: SystemTime) -> Value {
-        json!({
-            "name": self.server_name,
-            "host": self.host(),
-            "id": self.server_id,
-            "ver": self.live().config.version,
-            "jetstream": false,
-            "flags": 0,
-            "seq": self.system_sequence.fetch_add(1, Ordering::Relaxed) + 1,
-            "time": crate::monitor::rfc3339(now),
-        })
     }
 
     /// Host and port that clients are told.

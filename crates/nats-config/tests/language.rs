@@ -304,7 +304,6 @@ fn tls_and_websocket() {
         "tls { min_version: \"1.1\" }",
         "websocket { port: 8080 }",
         "tls { pinned_certs: [abc] }",
-        "tls { cipher_suites: [X] }",
     ] {
         assert!(Stage::new(text).load().is_err(), "{text}");
     }

@@ -1,6 +1,5 @@
 //! `/connz`.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -13,6 +12,7 @@ use super::{QueryError, go_duration, rfc3339, uptime};
 use crate::conn::Conn;
 use crate::shared::Shared;
 use crate::subscription::Subscription;
+use crate::totals::Traffic;
 
 /// Whether to list subscriptions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -211,17 +211,6 @@ pub struct ConnzEntry {
     pub subscriptions_list_detail: Vec<SubDetail>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name_tag: String,
-    #[serde(skip)]
-    order: Order,
-}
-
-/// What the list can be sorted by and is not in an entry as a number.
-#[derive(Debug, Clone, Copy, Default)]
-struct Order {
-    start: Duration,
-    last: Duration,
-    stop: Duration,
-    rtt_us: u64,
 }
 
 /// A page of connections.
@@ -243,17 +232,131 @@ pub struct Connz {
 #[derive(Debug)]
 pub(crate) struct ClosedConnection {
     entry: ConnzEntry,
+    order: Order,
 }
 
 impl ClosedConnection {
-    pub(crate) fn new(shared: &Shared, conn: &Arc<Conn>, subscriptions: usize) -> Self {
+    pub(crate) fn new(shared: &Shared, conn: &Conn, subscriptions: usize) -> Self {
         let now = SystemTime::now();
         let mut entry = entry(shared, conn, now);
         entry.subscriptions = subscriptions;
         entry.stop = Some(rfc3339(now));
         entry.reason = Some(conn.rare.lock().close.clone().unwrap_or_default().into_owned());
-        entry.order.stop = since_epoch(now);
-        Self { entry }
+        let order = Order { stop: since_epoch(now), ..Order::of(shared, conn, now) };
+        Self { entry, order }
+    }
+}
+
+/// What lists can be sorted by and is not in an entry as a number.
+#[derive(Debug, Clone, Copy, Default)]
+struct Order {
+    start: Duration,
+    last: Duration,
+    stop: Duration,
+    rtt_us: u64,
+}
+
+impl Order {
+    fn of(shared: &Shared, conn: &Conn, now: SystemTime) -> Self {
+        Self {
+            start: since_epoch(conn.started),
+            last: since_epoch(last_activity(shared, conn, now).1),
+            stop: Duration::ZERO,
+            rtt_us: conn.rtt_us.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A connection of the list, open or ended. Pages are put together of the few that are shown, not of all.
+enum Found {
+    Open(Arc<Conn>),
+    Closed(Arc<ClosedConnection>),
+}
+
+impl Found {
+    fn cid(&self) -> u64 {
+        match self {
+            Self::Open(conn) => conn.cid,
+            Self::Closed(closed) => closed.entry.cid,
+        }
+    }
+
+    fn is_in(&self, shared: &Shared, account: &str) -> bool {
+        match self {
+            Self::Open(conn) => {
+                let number = conn.rare.lock().account;
+                number.is_some_and(|number| *shared.live().accounts[number as usize].name == *account)
+            }
+            Self::Closed(closed) => closed.entry.account == account,
+        }
+    }
+
+    fn is_of(&self, user: &str) -> bool {
+        match self {
+            Self::Open(conn) => conn.rare.lock().grant.as_ref().and_then(|grant| grant.user.as_deref()) == Some(user),
+            Self::Closed(closed) => closed.entry.authorized_user == user,
+        }
+    }
+
+    /// Where the connection stands in the order; smallest first.
+    fn key(&self, shared: &Shared, by: ConnzSort, now: SystemTime) -> i128 {
+        let order = || match self {
+            Self::Open(conn) => Order::of(shared, conn, now),
+            Self::Closed(closed) => closed.order,
+        };
+        let traffic = || match self {
+            Self::Open(conn) => Traffic::of(conn),
+            Self::Closed(closed) => Traffic {
+                in_msgs: closed.entry.in_msgs,
+                in_bytes: closed.entry.in_bytes,
+                out_msgs: closed.entry.out_msgs,
+                out_bytes: closed.entry.out_bytes,
+            },
+        };
+        match by {
+            ConnzSort::Cid | ConnzSort::Reason => i128::from(self.cid()),
+            ConnzSort::Start | ConnzSort::Uptime => order().start.as_nanos() as i128,
+            ConnzSort::Last => -(order().last.as_nanos() as i128),
+            ConnzSort::Idle => order().last.as_nanos() as i128,
+            ConnzSort::Stop => -(order().stop.as_nanos() as i128),
+            ConnzSort::Rtt => -i128::from(order().rtt_us),
+            ConnzSort::MsgsTo => -i128::from(traffic().out_msgs),
+            ConnzSort::MsgsFrom => -i128::from(traffic().in_msgs),
+            ConnzSort::BytesTo => -i128::from(traffic().out_bytes),
+            ConnzSort::BytesFrom => -i128::from(traffic().in_bytes),
+            ConnzSort::Subs => -match self {
+                Self::Open(conn) => conn.rare.lock().subs.len() as i128,
+                Self::Closed(closed) => closed.entry.subscriptions as i128,
+            },
+            ConnzSort::Pending => -match self {
+                Self::Open(conn) => conn.outbox.lock().pending() as i128,
+                Self::Closed(closed) => closed.entry.pending_bytes as i128,
+            },
+        }
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Self::Open(_) => String::new(),
+            Self::Closed(closed) => closed.entry.reason.clone().unwrap_or_default(),
+        }
+    }
+
+    fn into_entry(self, shared: &Shared, query: &ConnzQuery, now: SystemTime) -> ConnzEntry {
+        let mut entry = match self {
+            Self::Open(conn) => {
+                let mut entry = entry(shared, &conn, now);
+                add_subscriptions(&conn, query.subs, &mut entry);
+                entry
+            }
+            Self::Closed(closed) => closed.entry.clone(),
+        };
+        if !query.auth {
+            entry.authorized_user.clear();
+            entry.account.clear();
+            entry.name_tag.clear();
+        }
+        entry
     }
 }
 
@@ -261,18 +364,20 @@ fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-fn entry(shared: &Shared, conn: &Arc<Conn>, now: SystemTime) -> ConnzEntry {
+/// How long a connection has been silent, and since when.
+fn last_activity(shared: &Shared, conn: &Conn, now: SystemTime) -> (Duration, SystemTime) {
     let idle = Duration::from_millis(shared.hub.timers.now().saturating_sub(conn.last_in.load(Ordering::Relaxed)));
-    let last = now.checked_sub(idle).unwrap_or(now).max(conn.started);
-    let rtt_us = conn.rtt_us.load(Ordering::Relaxed);
-    let (pending_bytes, out_msgs, out_bytes) = {
-        let outbox = conn.outbox.lock();
-        (outbox.pending(), outbox.messages, outbox.bytes)
-    };
+    (idle, now.checked_sub(idle).unwrap_or(now).max(conn.started))
+}
+
+fn entry(shared: &Shared, conn: &Conn, now: SystemTime) -> ConnzEntry {
+    let (idle, last) = last_activity(shared, conn, now);
+    let traffic = Traffic::of(conn);
+    let pending_bytes = conn.outbox.lock().pending();
     let rare = conn.rare.lock();
     let about = rare.about.as_deref().cloned().unwrap_or_default();
-    let account =
-        rare.account.map(|number| shared.live().accounts[number as usize].name.to_string()).unwrap_or_default();
+    let live = shared.live();
+    let account = rare.account.map(|number| live.accounts[number as usize].name.to_string()).unwrap_or_default();
     ConnzEntry {
         cid: conn.cid,
         kind: "Client",
@@ -283,14 +388,14 @@ fn entry(shared: &Shared, conn: &Arc<Conn>, now: SystemTime) -> ConnzEntry {
         last_activity: rfc3339(last),
         stop: None,
         reason: None,
-        rtt: go_duration(rtt_us),
+        rtt: go_duration(conn.rtt_us.load(Ordering::Relaxed)),
         uptime: uptime(now.duration_since(conn.started).unwrap_or_default()),
         idle: uptime(idle),
         pending_bytes,
-        in_msgs: conn.in_messages.load(Ordering::Relaxed),
-        out_msgs,
-        in_bytes: conn.in_bytes.load(Ordering::Relaxed),
-        out_bytes,
+        in_msgs: traffic.in_msgs,
+        out_msgs: traffic.out_msgs,
+        in_bytes: traffic.in_bytes,
+        out_bytes: traffic.out_bytes,
         subscriptions: rare.subs.len(),
         tls_version: about.tls_version().to_owned(),
         tls_cipher_suite: about.tls_cipher_suite(),
@@ -302,7 +407,6 @@ fn entry(shared: &Shared, conn: &Arc<Conn>, now: SystemTime) -> ConnzEntry {
         account,
         subscriptions_list: Vec::new(),
         subscriptions_list_detail: Vec::new(),
-        order: Order { start: since_epoch(conn.started), last: since_epoch(last), stop: Duration::ZERO, rtt_us },
     }
 }
 
@@ -321,48 +425,48 @@ fn add_subscriptions(conn: &Conn, subs: ConnzSubs, entry: &mut ConnzEntry) {
     }
 }
 
-pub(super) fn connz(shared: &Shared, query: &ConnzQuery) -> Result<Connz, QueryError> {
+pub(crate) fn connz(shared: &Shared, query: &ConnzQuery) -> Result<Connz, QueryError> {
     if query.filter_subject.is_some() && query.acc.is_none() {
         return Err(QueryError::FilterWithoutAccount);
     }
-    let now = SystemTime::now();
-    let mut entries = Vec::new();
-    if query.state != ConnzState::Closed {
-        for conn in shared.all_conns() {
-            let mut entry = entry(shared, &conn, now);
-            if query.filter_subject.as_ref().is_some_and(|subject| !has_matching_subscription(&conn, subject)) {
-                continue;
-            }
-            add_subscriptions(&conn, query.subs, &mut entry);
-            entries.push(entry);
+    if query.state == ConnzState::Open {
+        match query.sort {
+            ConnzSort::Stop => return Err(QueryError::SortOfClosed("stop")),
+            ConnzSort::Reason => return Err(QueryError::SortOfClosed("reason")),
+            _ => {}
         }
     }
+    let now = SystemTime::now();
+    let mut found: Vec<Found> = Vec::new();
+    if query.state != ConnzState::Closed {
+        let listens = |conn: &Arc<Conn>| {
+            query.filter_subject.as_ref().is_none_or(|subject| has_matching_subscription(conn, subject))
+        };
+        found.extend(shared.all_conns().into_iter().filter(listens).map(Found::Open));
+    }
     if query.state != ConnzState::Open && query.filter_subject.is_none() {
-        entries.extend(shared.closed.lock().iter().map(|closed| closed.entry.clone()));
+        found.extend(shared.closed.lock().iter().map(|closed| Found::Closed(Arc::clone(closed))));
     }
     if let Some(acc) = &query.acc {
-        entries.retain(|entry| entry.account == *acc);
+        found.retain(|found| found.is_in(shared, acc));
     }
-    let total = entries.len();
-    entries.retain(|entry| {
-        query.cid.is_none_or(|cid| entry.cid == cid)
-            && query.user.as_ref().is_none_or(|user| entry.authorized_user == *user)
+    let total = found.len();
+    found.retain(|found| {
+        query.cid.is_none_or(|cid| found.cid() == cid)
+            && query.user.as_ref().is_none_or(|user| found.is_of(user))
             && query.mqtt_client.is_none()
     });
-    sort(&mut entries, query.sort);
+    match query.sort {
+        ConnzSort::Reason => found.sort_by_cached_key(|found| (found.reason(), found.cid())),
+        by => found.sort_by_cached_key(|found| (found.key(shared, by, now), found.cid())),
+    }
     let limit = match (query.cid, query.limit) {
         (Some(_), _) => 1,
         (None, 0) => 1024,
         (None, limit) => limit,
     };
-    let mut connections: Vec<ConnzEntry> = entries.into_iter().skip(query.offset).take(limit).collect();
-    if !query.auth {
-        for entry in &mut connections {
-            entry.authorized_user.clear();
-            entry.account.clear();
-            entry.name_tag.clear();
-        }
-    }
+    let page = found.into_iter().skip(query.offset).take(limit);
+    let connections: Vec<ConnzEntry> = page.map(|found| found.into_entry(shared, query, now)).collect();
     Ok(Connz {
         server_id: shared.server_id.clone(),
         now: rfc3339(now),
@@ -372,22 +476,4 @@ pub(super) fn connz(shared: &Shared, query: &ConnzQuery) -> Result<Connz, QueryE
         limit,
         connections,
     })
-}
-
-fn sort(entries: &mut [ConnzEntry], by: ConnzSort) {
-    match by {
-        ConnzSort::Cid => entries.sort_by_key(|entry| entry.cid),
-        ConnzSort::Start | ConnzSort::Uptime => entries.sort_by_key(|entry| entry.order.start),
-        ConnzSort::Subs => entries.sort_by_key(|entry| Reverse(entry.subscriptions)),
-        ConnzSort::Pending => entries.sort_by_key(|entry| Reverse(entry.pending_bytes)),
-        ConnzSort::MsgsTo => entries.sort_by_key(|entry| Reverse(entry.out_msgs)),
-        ConnzSort::MsgsFrom => entries.sort_by_key(|entry| Reverse(entry.in_msgs)),
-        ConnzSort::BytesTo => entries.sort_by_key(|entry| Reverse(entry.out_bytes)),
-        ConnzSort::BytesFrom => entries.sort_by_key(|entry| Reverse(entry.in_bytes)),
-        ConnzSort::Last => entries.sort_by_key(|entry| Reverse(entry.order.last)),
-        ConnzSort::Idle => entries.sort_by_key(|entry| entry.order.last),
-        ConnzSort::Rtt => entries.sort_by_key(|entry| Reverse(entry.order.rtt_us)),
-        ConnzSort::Stop => entries.sort_by_key(|entry| Reverse(entry.order.stop)),
-        ConnzSort::Reason => entries.sort_by(|left, right| left.reason.cmp(&right.reason)),
-    }
 }

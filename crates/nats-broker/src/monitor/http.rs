@@ -9,7 +9,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 
-use super::{ConnzQuery, ConnzSort, ConnzState, ConnzSubs, Monitor, QueryError, SubszQuery};
+use super::{ConnzQuery, ConnzSort, ConnzState, ConnzSubs, Healthz, Monitor, QueryError, SubszQuery};
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -22,7 +22,17 @@ pub(super) fn router(monitor: Monitor) -> Router {
         .route("/connz", get(connz))
         .route("/subsz", get(subsz))
         .route("/subscriptionsz", get(subsz))
+        .route("/accountz", get(accountz))
+        .route("/accstatz", get(accstatz))
+        .route("/routez", get(routez))
+        .route("/gatewayz", get(gatewayz))
+        .route("/leafz", get(leafz))
+        .route("/jsz", get(jsz))
+        .route("/raftz", get(raftz))
+        .route("/ipqueuesz", get(ipqueuesz))
         .route("/healthz", get(healthz))
+        .route("/debug/vars", get(variables))
+        .fallback(nothing)
         .with_state(monitor)
 }
 
@@ -42,9 +52,16 @@ async fn root(State(monitor): State<Monitor>) -> Html<&'static str> {
     monitor.count_request("/");
     Html(
         "<!doctype html><html lang=\"en\"><title>Broker</title><ul>\
-         <li><a href=\"/varz\">General</a><li><a href=\"/connz\">Connections</a>\
-         <li><a href=\"/subsz\">Subscriptions</a><li><a href=\"/healthz\">Health</a></ul></html>",
+         <li><a href=\"/varz\">General</a><li><a href=\"/jsz\">Streams</a>\
+         <li><a href=\"/connz\">Connections</a><li><a href=\"/accountz\">Accounts</a>\
+         <li><a href=\"/accstatz\">Account figures</a><li><a href=\"/subsz\">Subscriptions</a>\
+         <li><a href=\"/routez\">Routes</a><li><a href=\"/leafz\">Leaf nodes</a>\
+         <li><a href=\"/gatewayz\">Gateways</a><li><a href=\"/healthz\">Health</a></ul></html>",
     )
+}
+
+async fn nothing() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 async fn varz(State(monitor): State<Monitor>) -> Response {
@@ -52,11 +69,69 @@ async fn varz(State(monitor): State<Monitor>) -> Response {
     page(StatusCode::OK, &monitor.varz())
 }
 
-async fn healthz(State(monitor): State<Monitor>) -> Response {
+async fn healthz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
     monitor.count_request("/healthz");
-    let health = monitor.healthz();
-    let status = if health.error.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    page(status, &health)
+    for key in ["js-enabled-only", "js-enabled", "js-server-only", "details"] {
+        if let Err(error) = boolean(&parameters, key) {
+            return bad(&error);
+        }
+    }
+    let mut health = monitor.healthz();
+    let mut status = StatusCode::SERVICE_UNAVAILABLE;
+    if text(&parameters, "stream").is_some() && text(&parameters, "account").is_none() {
+        health = Healthz { status: "error", error: Some(QueryError::StreamWithoutAccount.to_string()) };
+        status = StatusCode::BAD_REQUEST;
+    }
+    page(if health.error.is_none() { StatusCode::OK } else { status }, &health)
+}
+
+async fn accountz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
+    monitor.count_request("/accountz");
+    match monitor.accountz(text(&parameters, "acc").as_deref()) {
+        Ok(accountz) => page(StatusCode::OK, &accountz),
+        Err(error) => bad(&error),
+    }
+}
+
+async fn accstatz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
+    monitor.count_request("/accstatz");
+    match boolean(&parameters, "unused") {
+        Ok(unused) => page(StatusCode::OK, &monitor.accstatz(unused)),
+        Err(error) => bad(&error),
+    }
+}
+
+async fn routez(State(monitor): State<Monitor>) -> Response {
+    monitor.count_request("/routez");
+    page(StatusCode::OK, &super::routez(&monitor.shared))
+}
+
+async fn gatewayz(State(monitor): State<Monitor>) -> Response {
+    monitor.count_request("/gatewayz");
+    page(StatusCode::OK, &super::gatewayz(&monitor.shared))
+}
+
+async fn leafz(State(monitor): State<Monitor>) -> Response {
+    monitor.count_request("/leafz");
+    page(StatusCode::OK, &super::leafz(&monitor.shared))
+}
+
+async fn jsz(State(monitor): State<Monitor>) -> Response {
+    monitor.count_request("/jsz");
+    page(StatusCode::OK, &super::jsz(&monitor.shared))
+}
+
+async fn raftz() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "No Raft nodes registered")
+}
+
+async fn ipqueuesz(State(monitor): State<Monitor>) -> Response {
+    monitor.count_request("/ipqueuesz");
+    page(StatusCode::OK, &serde_json::Map::new())
+}
+
+async fn variables() -> Response {
+    page(StatusCode::OK, &super::expvarz())
 }
 
 async fn connz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
@@ -89,7 +164,11 @@ fn boolean(parameters: &HashMap<String, String>, key: &'static str) -> Result<bo
 
 fn number(parameters: &HashMap<String, String>, key: &'static str) -> Result<usize, QueryError> {
     let Some(value) = text(parameters, key) else { return Ok(0) };
-    value.parse().map_err(|_| QueryError::Number { kind: "int", key, function: "Atoi", value })
+    match value.parse::<i64>() {
+        // What is below 0 counts as not given.
+        Ok(number) => Ok(usize::try_from(number).unwrap_or(0)),
+        Err(_) => Err(QueryError::Number { kind: "int", key, function: "Atoi", value }),
+    }
 }
 
 fn connz_query(parameters: &HashMap<String, String>) -> Result<ConnzQuery, QueryError> {

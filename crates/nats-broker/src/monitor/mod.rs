@@ -1,19 +1,30 @@
 //! What the broker tells of itself: values in nats-server's shapes and an HTTP router for them (spec 07 §8).
 
+mod absent;
+mod accountz;
+mod accstatz;
 mod connz;
 mod http;
+mod process;
 mod subsz;
 mod varz;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-pub(crate) use connz::ClosedConnection;
+pub(crate) use absent::{expvarz, gatewayz, jsz, leafz, routez};
+pub use accountz::{AccountInfo, Accountz, ExportInfo, ImportInfo, MappedTo, SublistStats};
+pub(crate) use accountz::{account_info, accountz};
+pub use accstatz::{AccountStatz, Accstatz, Amount, DirectionStatz};
+pub(crate) use accstatz::{Statsz, account_statz, accstatz, statsz};
+pub(crate) use connz::{ClosedConnection, connz};
 pub use connz::{Connz, ConnzEntry, ConnzQuery, ConnzSort, ConnzState, ConnzSubs, SubDetail};
+pub(crate) use process::CpuMeter;
+pub(crate) use subsz::subsz;
 pub use subsz::{Subsz, SubszQuery};
+pub(crate) use varz::varz;
 pub use varz::{KindCounts, Varz};
 
 use crate::broker::Broker;
@@ -51,6 +62,15 @@ pub enum QueryError {
     /// `test` with a wildcard.
     #[error("invalid test subject, must be valid publish subject: {0}")]
     TestSubject(String),
+    /// `sort` by something that only ended connections have.
+    #[error("sort by {0} only valid on closed connections")]
+    SortOfClosed(&'static str),
+    /// There is no such account.
+    #[error("Account {0} does not exist")]
+    Account(String),
+    /// Health of a stream without its account.
+    #[error("\"account\" must not be empty when checking stream health")]
+    StreamWithoutAccount,
     /// `filter_subject` without `acc`.
     #[error("filter by subject only valid with account filtering")]
     FilterWithoutAccount,
@@ -81,7 +101,7 @@ impl std::fmt::Debug for Monitor {
 impl Monitor {
     /// `/varz`: settings and totals.
     pub fn varz(&self) -> Varz {
-        varz::varz(&self.shared)
+        varz(&self.shared)
     }
 
     /// `/connz`: connections.
@@ -89,7 +109,7 @@ impl Monitor {
     /// # Errors
     /// A subject filter without an account.
     pub fn connz(&self, query: &ConnzQuery) -> Result<Connz, QueryError> {
-        connz::connz(&self.shared, query)
+        connz(&self.shared, query)
     }
 
     /// `/subsz`: subscriptions.
@@ -97,25 +117,38 @@ impl Monitor {
     /// # Errors
     /// A test subject with a wildcard.
     pub fn subsz(&self, query: &SubszQuery) -> Result<Subsz, QueryError> {
-        subsz::subsz(&self.shared, query)
+        subsz(&self.shared, query)
+    }
+
+    /// `/accountz`: the names of the accounts, or how one of them is wired.
+    ///
+    /// # Errors
+    /// There is no such account.
+    pub fn accountz(&self, acc: Option<&str>) -> Result<Accountz, QueryError> {
+        accountz(&self.shared, acc)
+    }
+
+    /// `/accstatz`: figures of all accounts, of those without connections only when `unused`.
+    pub fn accstatz(&self, unused: bool) -> Accstatz {
+        accstatz(&self.shared, None, unused)
     }
 
     /// `/healthz`: whether the broker takes connections.
     pub fn healthz(&self) -> Healthz {
-        if self.shared.stop.is_cancelled() {
-            return Healthz { status: "error", error: Some("the broker is shutting down".to_owned()) };
-        }
-        Healthz { status: "ok", error: None }
+        healthz(&self.shared)
     }
 
     /// Counts a request for `/varz`.
     fn count_request(&self, path: &'static str) {
         *self.shared.http_requests.lock().entry(path).or_insert(0) += 1;
     }
+}
 
-    fn http_requests(&self) -> BTreeMap<&'static str, u64> {
-        self.shared.http_requests.lock().clone()
+pub(crate) fn healthz(shared: &Shared) -> Healthz {
+    if shared.stop.is_cancelled() {
+        return Healthz { status: "error", error: Some("the broker is shutting down".to_owned()) };
     }
+    Healthz { status: "ok", error: None }
 }
 
 impl Broker {
@@ -124,8 +157,8 @@ impl Broker {
         Monitor { shared: Arc::clone(&self.shared) }
     }
 
-    /// `/varz`, `/connz`, `/subsz`, `/healthz` and a page that links to them, to be served wherever the embedder
-    /// likes. Whoever can reach it sees names, addresses and subjects of all clients.
+    /// nats-server's monitoring pages and a page that links to them, to be served wherever the embedder likes; other paths are
+    /// 404. Whoever can reach it sees names, addresses and subjects of all clients.
     pub fn monitoring_router(&self) -> axum::Router {
         http::router(self.monitor())
     }

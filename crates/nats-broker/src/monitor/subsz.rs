@@ -1,12 +1,14 @@
 //! `/subsz`.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use nats_proto::subject::{is_valid_publish, matches};
+use nats_proto::subject::is_valid_publish;
 use serde::Serialize;
 
 use super::{QueryError, SubDetail, rfc3339};
 use crate::shared::Shared;
+use crate::subscription::Subscription;
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +51,7 @@ pub struct Subsz {
     pub subscriptions_list: Vec<SubDetail>,
 }
 
-pub(super) fn subsz(shared: &Shared, query: &SubszQuery) -> Result<Subsz, QueryError> {
+pub(crate) fn subsz(shared: &Shared, query: &SubszQuery) -> Result<Subsz, QueryError> {
     if let Some(test) = &query.test
         && !is_valid_publish(test)
     {
@@ -62,21 +64,26 @@ pub(super) fn subsz(shared: &Shared, query: &SubszQuery) -> Result<Subsz, QueryE
         if query.acc.as_ref().is_some_and(|acc| **acc != *account.name) {
             continue;
         }
+        let mut page = Vec::new();
+        // Publishers and subscribers want the index, too: what is shown is put together without it.
         let index = account.state.index.read();
         subscriptions += index.len();
         inserts += index.inserts;
         removes += index.removes;
-        if !query.subs {
-            continue;
-        }
-        index.for_each(|sub| {
-            if query.test.as_ref().is_none_or(|test| matches(&sub.filter, test)) {
-                if total >= query.offset && list.len() < limit {
-                    list.push(SubDetail::new(sub, Some(&account.name)));
+        if query.subs {
+            let mut visit = |sub: &Arc<Subscription>| {
+                if total >= query.offset && list.len() + page.len() < limit {
+                    page.push(Arc::clone(sub));
                 }
                 total += 1;
+            };
+            match &query.test {
+                Some(test) => index.for_each_match(test, |entry| entry.subscriptions().for_each(&mut visit)),
+                None => index.for_each(visit),
             }
-        });
+        }
+        drop(index);
+        list.extend(page.iter().map(|sub| SubDetail::new(sub, Some(&account.name))));
     }
     Ok(Subsz {
         server_id: shared.server_id.clone(),

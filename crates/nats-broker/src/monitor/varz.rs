@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Monitor, rfc3339, uptime};
+use super::{rfc3339, uptime};
 use crate::shared::Shared;
 
 /// Counts per kind of connection; only clients exist here.
@@ -69,8 +69,9 @@ pub struct Varz {
     pub mem: u64,
     pub cores: usize,
     pub gomaxprocs: usize,
-    /// Always 0: not measured.
-    pub cpu: u64,
+    /// Load between two looks that are at least a second apart, in percent of one processor; 0 where it cannot be told.
+    #[serde(serialize_with = "super::process::as_go")]
+    pub cpu: f64,
     pub connections: usize,
     pub total_connections: u64,
     pub routes: u64,
@@ -91,6 +92,8 @@ pub struct Varz {
     pub http_req_stats: BTreeMap<&'static str, u64>,
     pub config_load_time: String,
     pub config_digest: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     pub feature_flags: Map<String, Value>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub system_account: String,
@@ -99,50 +102,15 @@ pub struct Varz {
     pub disk_io_wait_stats: BTreeMap<&'static str, u64>,
 }
 
-/// Messages and bytes over all connections that are or were.
-#[derive(Debug, Clone, Copy, Default)]
-struct Traffic {
-    in_messages: u64,
-    in_bytes: u64,
-    out_messages: u64,
-    out_bytes: u64,
-}
-
-fn traffic(shared: &Shared) -> Traffic {
-    let ended = &shared.ended;
-    let mut sum = Traffic {
-        in_messages: ended.in_messages.load(Ordering::Relaxed),
-        in_bytes: ended.in_bytes.load(Ordering::Relaxed),
-        out_messages: ended.out_messages.load(Ordering::Relaxed),
-        out_bytes: ended.out_bytes.load(Ordering::Relaxed),
-    };
-    for conn in shared.roster.lock().all.values() {
-        sum.in_messages += conn.in_messages.load(Ordering::Relaxed);
-        sum.in_bytes += conn.in_bytes.load(Ordering::Relaxed);
-        let outbox = conn.outbox.lock();
-        sum.out_messages += outbox.messages;
-        sum.out_bytes += outbox.bytes;
-    }
-    sum
-}
-
-/// Resident memory of this process.
-fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
-    pages.unwrap_or(0) * 4096
-}
-
 /// Whole seconds as integer, others with their fraction, as Go writes them.
 fn seconds(span: std::time::Duration) -> Value {
     if span.subsec_nanos() == 0 { json!(span.as_secs()) } else { json!(span.as_secs_f64()) }
 }
 
-pub(super) fn varz(shared: &std::sync::Arc<Shared>) -> Varz {
+pub(crate) fn varz(shared: &Shared) -> Varz {
     let live = shared.live();
     let config = &live.config;
-    let traffic = traffic(shared);
+    let traffic = shared.traffic();
     let now = SystemTime::now();
     let (host, _) = shared.advertised(0);
     let listener = shared.listeners().first();
@@ -154,7 +122,6 @@ pub(super) fn varz(shared: &std::sync::Arc<Shared>) -> Varz {
     if let Some(name) = &config.cluster_name {
         cluster.insert("name".to_owned(), json!(name));
     }
-    let monitor = Monitor { shared: std::sync::Arc::clone(shared) };
     Varz {
         server_id: shared.server_id.clone(),
         server_name: shared.server_name.clone(),
@@ -188,30 +155,31 @@ pub(super) fn varz(shared: &std::sync::Arc<Shared>) -> Varz {
         start: rfc3339(shared.started),
         now: rfc3339(now),
         uptime: uptime(now.duration_since(shared.started).unwrap_or_default()),
-        mem: resident_bytes(),
+        mem: super::process::resident_bytes(),
         cores,
         gomaxprocs: cores,
-        cpu: 0,
+        cpu: shared.cpu.percent(),
         connections: shared.roster.lock().all.len(),
         total_connections: shared.total_connections.load(Ordering::Relaxed),
         routes: 0,
         remotes: 0,
         leafnodes: 0,
-        in_msgs: traffic.in_messages,
+        in_msgs: traffic.in_msgs,
         in_bytes: traffic.in_bytes,
-        in_client_msgs: traffic.in_messages,
+        in_client_msgs: traffic.in_msgs,
         in_client_bytes: traffic.in_bytes,
-        out_msgs: traffic.out_messages,
+        out_msgs: traffic.out_msgs,
         out_bytes: traffic.out_bytes,
-        out_client_msgs: traffic.out_messages,
+        out_client_msgs: traffic.out_msgs,
         out_client_bytes: traffic.out_bytes,
         slow_consumers: slow,
         stale_connections: stale,
         stalled_clients: shared.hub.stalled.load(Ordering::Relaxed),
         subscriptions: live.accounts.iter().map(|account| account.state.index.read().len()).sum(),
-        http_req_stats: monitor.http_requests(),
-        config_load_time: rfc3339(shared.started),
+        http_req_stats: shared.http_requests.lock().clone(),
+        config_load_time: rfc3339(live.loaded),
         config_digest: String::new(),
+        tags: config.server_tags.clone(),
         feature_flags: Map::new(),
         system_account: config.system_account.clone().unwrap_or_default(),
         slow_consumer_stats: clients(slow),

@@ -274,6 +274,7 @@ impl Session {
         let about = rare.about.get_or_insert_default();
         **about = About {
             name: connect.name.as_str().into(),
+            refused_user: Box::default(),
             lang: connect.lang.as_str().into(),
             version: connect.version.as_str().into(),
             tls: about.tls,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
 pub mod configs;
+pub mod monitored;
 pub mod notes;
 pub mod pki;
 pub mod wire;

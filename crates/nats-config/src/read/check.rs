@@ -40,7 +40,8 @@ pub(crate) fn start_problems(settings: &Settings, sources: &Sources) -> Vec<Prob
     {
         missing(name, format!("the system account {} is not among the accounts", shown(name)));
     }
-    for name in no_auth_users(settings) {
+    let websocket = settings.websocket.as_ref().and_then(|websocket| websocket.no_auth_user.as_ref());
+    for name in [settings.no_auth_user.as_ref(), websocket].into_iter().flatten() {
         let known = |user: &User| user.user.as_ref() == Some(name) || user.nkey.as_ref() == Some(name);
         if !all_users(settings).any(known) {
             missing(name, format!("no_auth_user: there is no user {} in a list of users", shown(name)));
@@ -52,12 +53,6 @@ pub(crate) fn start_problems(settings: &Settings, sources: &Sources) -> Vec<Prob
 fn all_users(settings: &Settings) -> impl Iterator<Item = &User> {
     let listed = settings.authorization.iter().flat_map(|block| &block.users);
     listed.chain(settings.accounts.iter().flat_map(|account| &account.users))
-}
-
-/// The users of clients without credentials.
-fn no_auth_users(settings: &Settings) -> impl Iterator<Item = &Located<String>> {
-    let websocket = settings.websocket.as_ref().and_then(|websocket| websocket.no_auth_user.as_ref());
-    settings.no_auth_user.iter().chain(websocket)
 }
 
 fn payload(settings: &Settings, reader: &mut Reader<'_>) {
@@ -147,9 +142,7 @@ fn users(settings: &Settings, reader: &mut Reader<'_>) {
         {
             reader.problem(&name.at, format!("the user {} is there twice", shown(name)), None);
         }
-        let Some(name) = user.user.as_ref().filter(|_| !mapped) else { continue };
-        // Whoever names no user becomes this one: a password would keep nobody out.
-        if user.password.is_some() || !no_auth_users(settings).any(|no_auth| no_auth == name) {
+        if let Some(name) = user.user.as_ref().filter(|_| !mapped) {
             password(name, user.password.as_ref().map(|password| password.expose()), reader);
         }
     }

@@ -1,4 +1,4 @@
-//! Requests that the broker answers itself.
+//! `$SYS.REQ.USER.INFO`, in every account.
 
 use std::time::SystemTime;
 
@@ -6,11 +6,11 @@ use nats_proto::encode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::auth::{Grant, SubjectRules};
+use crate::auth::{Grant, Permissions, SubjectRules};
 use crate::route::{Message, Router, Run, bits};
 
 /// Tells a connection who it is and what it may do.
-pub(crate) const USER_INFO: &str = "$SYS.REQ.USER.INFO";
+pub(super) const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
 /// One direction of the permissions in an answer; empty lists are left out.
 #[derive(Debug, Serialize)]
@@ -34,11 +34,13 @@ fn user_data(grant: &Grant, now: SystemTime) -> Value {
         "user": grant.user.as_deref().unwrap_or_default(),
         "account": grant.account,
         "account_name": grant.account,
-        "permissions": {
+    });
+    if *permissions != Permissions::unlimited() {
+        data["permissions"] = json!({
             "publish": Rules::from(&permissions.publish),
             "subscribe": Rules::from(&permissions.subscribe),
-        },
-    });
+        });
+    }
     if let Some(budget) = permissions.responses {
         data["permissions"]["responses"] = json!({
             "max": budget.max.map_or(-1, i64::from),
@@ -53,7 +55,7 @@ fn user_data(grant: &Grant, now: SystemTime) -> Value {
 
 impl Router<'_, '_> {
     /// Answers `$SYS.REQ.USER.INFO` of a connection in its own account.
-    pub(crate) fn user_info(&mut self, account: u32, run: &Run<'_>, mask: u64) -> u64 {
+    pub(super) fn user_info(&mut self, account: u32, run: &Run<'_>, mask: u64) -> u64 {
         let shared = self.shared;
         let Some(grant) = self.source.and_then(|source| source.rare.lock().grant.clone()) else {
             return 0;
