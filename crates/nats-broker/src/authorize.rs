@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::advisories;
 use crate::auth::{ConnectRequest, ConnectionKind, Grant, Refusal, TlsPeer};
+use crate::conn::flag;
 use crate::monitor::ClosedConnection;
 use crate::reload;
 use crate::session::Session;
@@ -56,7 +57,7 @@ pub(crate) async fn authorize(session: &mut Session, connect: Connect, deadline:
 fn is_acceptable(session: &Session, connect: &Connect) -> bool {
     if connect.protocol != 0 && connect.protocol != 1 {
         session.tell_violation("CONNECT names a protocol version that does not exist");
-        session.conn.fail("invalid client protocol", "Protocol Violation");
+        session.conn.fail("invalid client protocol", "Bad Client Protocol Version");
         return false;
     }
     if connect.no_responders && !(connect.headers && session.shared.live().config.headers) {
@@ -81,7 +82,7 @@ async fn ask(session: &Session, connect: &Connect, deadline: Instant, nonce: Opt
     let tls = conn.outbox.lock().tls.as_ref().map(|tls| TlsPeer { verified_chain: tls.peer_chain() });
     let request = ConnectRequest {
         cid: conn.cid,
-        kind: ConnectionKind::Client,
+        kind: if conn.has(flag::WEBSOCKET) { ConnectionKind::WebSocket } else { ConnectionKind::Client },
         listener: session.listener,
         remote: conn.remote,
         tls,

@@ -53,6 +53,8 @@ pub(crate) mod flag {
     pub(crate) const REGRANTED: u32 = 1 << 11;
     /// The task must tell the client that the broker is going.
     pub(crate) const LAME_DUCK: u32 = 1 << 12;
+    /// The client speaks WebSocket.
+    pub(crate) const WEBSOCKET: u32 = 1 << 13;
     /// Options of CONNECT.
     pub(crate) const OPTIONS: u32 = ECHO | HEADERS | VERBOSE | PEDANTIC | NO_RESPONDERS;
 }
@@ -351,8 +353,16 @@ impl Conn {
         }
     }
 
-    /// Tells the peer that nothing more will come, but still reads.
-    pub(crate) fn end_output(&self) {
+    /// Tells the peer that nothing more will come, but still reads. `false`: something waits that the socket did not take.
+    pub(crate) fn end_output(&self) -> bool {
+        let reason = self.rare.lock().close.clone();
+        if let Some(framing) = &mut self.outbox.lock().framing {
+            framing.close_for(reason.as_deref().unwrap_or_default());
+        }
+        self.flush();
+        if self.has(flag::WANTS_WRITE) {
+            return false;
+        }
         if let Some(tls) = &mut self.outbox.lock().tls {
             tls.close_notify();
         }
@@ -362,5 +372,6 @@ impl Conn {
             #[cfg(test)]
             Link::Detached => {}
         }
+        true
     }
 }

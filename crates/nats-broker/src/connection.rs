@@ -50,7 +50,8 @@ pub(crate) fn serve(
     let live = shared.live();
     let config = live.config.listen.get(listener);
     let greets_first = config.is_none_or(|listener| greets_first(listener, tls_config.is_some()));
-    let is_newcomer = tls_config.is_some() || live.authenticator.auth_required();
+    let has_handshake = tls_config.is_some() || config.is_some_and(|listener| listener.websocket.is_some());
+    let is_newcomer = has_handshake || live.authenticator.auth_required();
     let is_admitted = shared.admit(&conn, is_newcomer);
     let session = Session::new(Arc::clone(shared), Arc::clone(&conn), listener);
     let nonce = live.authenticator.wants_nonce().then(new_nonce);
@@ -135,8 +136,9 @@ impl Served {
                     return false;
                 }
                 Ok(Step::Closed) => return false,
-                Ok(Step::Authenticate(connect)) => {
+                Ok(Step::Authenticate(mut connect)) => {
                     self.reader.resume = true;
+                    self.reader.fill_credentials(&mut connect);
                     if !authorize(&mut self.session, *connect, deadline, self.nonce.as_deref()).await {
                         return false;
                     }
@@ -170,8 +172,9 @@ impl Served {
                     }
                 }
                 Step::Stalled(targets) => Box::pin(pause(&self.session.conn, targets)).await,
-                Step::Authenticate(connect) => {
+                Step::Authenticate(mut connect) => {
                     self.reader.resume = true;
+                    self.reader.fill_credentials(&mut connect);
                     let deadline = Instant::now() + shared.live().config.auth_timeout;
                     if !Box::pin(authorize(&mut self.session, *connect, deadline, self.nonce.as_deref())).await {
                         return;
@@ -186,7 +189,7 @@ impl Served {
     async fn finish(&mut self) {
         let conn = Arc::clone(&self.session.conn);
         self.leave("Client Closed");
-        conn.end_output();
+        let has_ended = conn.end_output();
         let reader = &mut self.reader;
         let is_over = tokio::time::timeout(LINGER, async {
             while conn.has(flag::WANTS_WRITE) {
@@ -194,6 +197,9 @@ impl Served {
                     return;
                 }
                 conn.resume_writing();
+            }
+            if !has_ended {
+                conn.end_output();
             }
             let mut sink = [0; 2048];
             loop {

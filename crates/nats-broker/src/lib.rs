@@ -14,6 +14,7 @@
 //! | `config` | settings, accounts, exports, imports, start errors |
 //! | `broker` | start, stop, publish and subscribe from inside, deadlines |
 //! | `connection`, `opening`, `handshake`, `reader` | the async shell of a connection: TLS, greeting, reading |
+//! | `upgrade`, `framing`, `unframe` | WebSocket: the HTTP request, frames both ways |
 //! | `authorize`, `claims` | CONNECT, exclusive names |
 //! | `turns` | who may compute a handshake next |
 //! | `lame_duck` | leaving slowly |
@@ -43,6 +44,7 @@ mod claims;
 mod config;
 mod conn;
 mod connection;
+mod framing;
 mod handshake;
 mod index;
 mod io;
@@ -70,6 +72,8 @@ mod tls;
 mod totals;
 mod transform;
 mod turns;
+mod unframe;
+mod upgrade;
 
 pub use auth::*;
 pub use broker::{Broker, ConnectionInfo, LocalError};

@@ -1,20 +1,24 @@
-//! From an accepted socket to the greeting: TLS in the mode of the listener, then INFO (spec 07 §2).
+//! From an accepted socket to the greeting: TLS in the mode of the listener, the HTTP request of WebSocket clients, then INFO
+//! (spec 07 §2, §9).
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Refusal;
-use crate::config::{Listener, TlsStart};
+use crate::config::{Listener, TlsStart, WebSocketSettings};
+use crate::conn::flag;
 use crate::connection::Served;
+use crate::framing::Framing;
 use crate::handshake::shake_hands;
+use crate::upgrade::{self, Upgrade};
 
 /// The first byte of every TLS connection: a record that holds a handshake message.
 pub(crate) const TLS_RECORD: u8 = 0x16;
 
 /// Whether INFO is the first thing that a connection sees.
 pub(crate) fn greets_first(listener: &Listener, has_tls: bool) -> bool {
-    !has_tls || listener.tls_start == TlsStart::AfterInfo
+    listener.websocket.is_none() && (!has_tls || listener.tls_start == TlsStart::AfterInfo)
 }
 
 impl Served {
@@ -29,6 +33,14 @@ impl Served {
                 return false;
             }
         }
+        let live = self.session.shared.live.load_full();
+        let listener = live.config.listen.get(self.session.listener);
+        if let Some(settings) = listener.and_then(|listener| listener.websocket.as_ref()) {
+            let patience = Some(settings.handshake_timeout).filter(|patience| !patience.is_zero());
+            if !self.upgrade(settings, patience.unwrap_or(live.config.tls_timeout)).await {
+                return false;
+            }
+        }
         if !self.has_greeted {
             self.greet();
         }
@@ -40,7 +52,7 @@ impl Served {
         let shared = Arc::clone(&self.session.shared);
         let live = shared.live.load_full();
         let config = live.config.listen.get(self.session.listener)?;
-        if config.tls_start == TlsStart::First {
+        if config.tls_start == TlsStart::First || config.websocket.is_some() {
             return Some(true);
         }
         if let TlsStart::FirstWithin(patience) = config.tls_start {
@@ -79,6 +91,54 @@ impl Served {
         // An alert was sent if the peer can read one; more words it would not understand.
         conn.outbox.lock().abandon();
         conn.close("TLS Handshake Failure");
+        false
+    }
+
+    /// The HTTP request for WebSocket and its answer; `false` when there will be no WebSocket.
+    async fn upgrade(&mut self, settings: &WebSocketSettings, patience: Duration) -> bool {
+        let conn = Arc::clone(&self.session.conn);
+        let mut request = self.reader.take_early();
+        let has_tls = self.reader.has_tls;
+        let outcome = tokio::time::timeout(patience, async {
+            let mut looked_at = 0;
+            loop {
+                // Not with every byte: a request may come one by one.
+                let from = request.len().min(looked_at).saturating_sub(3);
+                if request.len() >= upgrade::LONGEST_REQUEST
+                    || request[from..].windows(4).any(|four| four == b"\r\n\r\n")
+                {
+                    let outcome = upgrade::answer(&request, settings, has_tls);
+                    if outcome != Upgrade::Incomplete {
+                        return Some(outcome);
+                    }
+                }
+                looked_at = request.len();
+                if !poll_fn(|cx| self.reader.poll_plain(&conn, &mut request, cx)).await {
+                    return None;
+                }
+            }
+        });
+        let detail = match outcome.await {
+            Ok(Some(Upgrade::Accepted(accepted))) => {
+                let upgrade::Accepted { answer, consumed, encoder, cookies, forwarded } = *accepted;
+                tracing::debug!(cid = conn.cid, remote = ?conn.remote, ?forwarded, "WebSocket client");
+                self.reader.speak_websocket(encoder.may_deflate, request[consumed..].to_vec(), cookies);
+                conn.set(flag::WEBSOCKET);
+                conn.outbox.lock().framing = Some(Box::new(Framing::new(encoder, answer)));
+                return true;
+            }
+            Ok(Some(Upgrade::Refused { answer, detail })) => {
+                conn.append(|out| out.extend_from_slice(&answer));
+                conn.flush();
+                detail
+            }
+            Ok(_) => "the peer left before its HTTP request was whole",
+            Err(_) => "the HTTP request did not come in time",
+        };
+        let refusal = Refusal { reason: "websocket_handshake", detail: detail.to_owned(), claimed: None };
+        tracing::debug!(cid = conn.cid, remote = ?conn.remote, %refusal, "WebSocket handshake failed");
+        self.session.shared.observer.refused(conn.remote, &refusal);
+        conn.close("WebSocket Handshake Failure");
         false
     }
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use crate::framing::Framing;
 use crate::tls::Tls;
 
 /// While the socket is full, output is kept in pieces of about this size instead of one growing buffer.
@@ -21,7 +22,7 @@ thread_local! {
 }
 
 /// A buffer from this thread's pool, or a new one.
-fn take_buffer(at_least: usize) -> Vec<u8> {
+pub(crate) fn take_buffer(at_least: usize) -> Vec<u8> {
     let pooled = POOL.with_borrow_mut(Vec::pop);
     match pooled {
         Some(mut buffer) => {
@@ -95,6 +96,8 @@ pub(crate) struct Outbox {
     pub(crate) bytes: u64,
     /// TLS session, when the connection has one.
     pub(crate) tls: Option<Box<Tls>>,
+    /// Frames around the output, when the client speaks WebSocket.
+    pub(crate) framing: Option<Box<Framing>>,
 }
 
 impl Outbox {
@@ -124,7 +127,7 @@ impl Outbox {
         &mut self.buffer
     }
 
-    /// The next piece for the socket, encrypted if need be. `None` when there is nothing to write.
+    /// The next piece for the socket, in frames and encrypted if need be. `None` when there is nothing to write.
     ///
     /// # Errors
     /// The TLS session is broken.
@@ -140,7 +143,10 @@ impl Outbox {
                 None => self.backlog = None,
             }
         }
-        let plain = older.unwrap_or_else(|| std::mem::take(&mut self.buffer));
+        let mut plain = older.unwrap_or_else(|| std::mem::take(&mut self.buffer));
+        if let Some(framing) = &mut self.framing {
+            plain = framing.frame(plain);
+        }
         let Some(tls) = &mut self.tls else {
             return Ok((!plain.is_empty()).then_some(Piece { bytes: plain, sent: 0 }));
         };
@@ -165,6 +171,7 @@ impl Outbox {
         self.buffer = Vec::new();
         self.backlog = None;
         self.tls = None;
+        self.framing = None;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading one connection: off the socket, through TLS, into the engine.
+//! Reading one connection: off the socket, through TLS and WebSocket frames, into the engine.
 //!
 //! Reading and everything that follows from it happen inside one poll, with buffers that belong to the thread,
 //! so an idle connection owns nothing but its state.
@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use nats_proto::Connect;
+use nats_proto::websocket::Inflater;
 use smallvec::SmallVec;
 
 use crate::conn::{Conn, flag};
@@ -17,9 +18,11 @@ use crate::io::Socket;
 use crate::route::Tick;
 use crate::session::{Next, Session};
 use crate::tls::LARGEST_RECORD;
+use crate::unframe::Unframing;
+use crate::upgrade::CookieCredentials;
 
 /// Most bytes taken from a socket in one read.
-const CHUNK: usize = 64 << 10;
+pub(crate) const CHUNK: usize = 64 << 10;
 /// A chunk behind the longest unfinished line, with room to spare.
 const PLAIN: usize = 192 << 10;
 
@@ -27,13 +30,18 @@ const PLAIN: usize = 192 << 10;
 pub(crate) struct Worker {
     pub(crate) cipher: Box<[u8]>,
     pub(crate) plain: Box<[u8]>,
-    tick: Tick,
+    /// What came in frames; only used by WebSocket connections.
+    pub(crate) unframed: Vec<u8>,
+    pub(crate) inflater: Inflater,
+    pub(crate) tick: Tick,
 }
 
 thread_local! {
     pub(crate) static WORKER: RefCell<Worker> = RefCell::new(Worker {
         cipher: vec![0; CHUNK + LARGEST_RECORD].into(),
         plain: vec![0; PLAIN].into(),
+        unframed: Vec::new(),
+        inflater: Inflater::default(),
         tick: Tick::new(rand::random()),
     });
 }
@@ -52,19 +60,19 @@ pub(crate) enum Step {
 
 /// Bytes that do not make a whole operation yet.
 #[derive(Default)]
-struct Tail {
-    bytes: Vec<u8>,
+pub(crate) struct Tail {
+    pub(crate) bytes: Vec<u8>,
     /// How many there must at least be.
-    needed: usize,
+    pub(crate) needed: usize,
 }
 
 impl Tail {
     /// A message too large for the thread's buffer gets memory of exactly its size.
-    fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.needed > CHUNK && !self.bytes.is_empty()
     }
 
-    fn keep(&mut self, rest: &[u8], needed: usize) {
+    pub(crate) fn keep(&mut self, rest: &[u8], needed: usize) {
         self.needed = needed;
         self.bytes = Vec::new();
         if !rest.is_empty() {
@@ -77,15 +85,17 @@ impl Tail {
 /// The read side of a connection.
 pub(crate) struct Reader {
     pub(crate) socket: Arc<Socket>,
-    tail: Tail,
+    pub(crate) tail: Tail,
     pub(crate) has_tls: bool,
+    /// The state of a WebSocket connection.
+    pub(crate) unframing: Option<Box<Unframing>>,
     /// Look at the tail again before reading.
     pub(crate) resume: bool,
 }
 
 impl Reader {
     pub(crate) fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, tail: Tail::default(), has_tls: false, resume: false }
+        Self { socket, tail: Tail::default(), has_tls: false, unframing: None, resume: false }
     }
 
     /// Looks at the first byte that came without taking it. `None`: the connection is over.
@@ -124,6 +134,41 @@ impl Reader {
         self.tail.bytes.extend_from_slice(plain);
     }
 
+    /// Takes what [`Reader::keep_early`] kept.
+    pub(crate) fn take_early(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.tail.bytes)
+    }
+
+    /// Appends what comes before there are operations to `to`; `false`: the connection is over.
+    pub(crate) fn poll_plain(&mut self, conn: &Conn, to: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<bool> {
+        conn.register(cx);
+        if conn.has(flag::CLOSING) || !self.poll_output(conn, cx) {
+            return Poll::Ready(false);
+        }
+        WORKER.with_borrow_mut(|worker| {
+            let input = ready!(self.poll_bytes(conn, &mut worker.cipher, &mut worker.plain, CHUNK, cx));
+            to.extend_from_slice(&worker.plain[..input.read]);
+            Poll::Ready(!input.failed && !input.closed)
+        })
+    }
+
+    /// From here on the client speaks WebSocket. `early`: frames that came with its HTTP request.
+    pub(crate) fn speak_websocket(
+        &mut self,
+        may_inflate: bool,
+        early: Vec<u8>,
+        cookies: Option<Box<CookieCredentials>>,
+    ) {
+        self.unframing = Some(Box::new(Unframing::new(may_inflate, early, cookies)));
+    }
+
+    /// Puts credentials from cookies where CONNECT has none.
+    pub(crate) fn fill_credentials(&self, connect: &mut Connect) {
+        if let Some(cookies) = self.unframing.as_ref().and_then(|unframing| unframing.cookies.as_ref()) {
+            cookies.fill(connect);
+        }
+    }
+
     /// Reads once and works through what came.
     pub(crate) fn poll_step(&mut self, session: &mut Session, cx: &mut Context<'_>) -> Poll<Step> {
         session.conn.register(cx);
@@ -142,7 +187,10 @@ impl Reader {
     }
 
     fn poll_input(&mut self, session: &mut Session, worker: &mut Worker, cx: &mut Context<'_>) -> Poll<Step> {
-        let Worker { cipher, plain, tick } = worker;
+        if self.unframing.is_some() {
+            return self.poll_frames(session, worker, cx);
+        }
+        let Worker { cipher, plain, tick, .. } = worker;
         let is_large = self.tail.is_large();
         let kept = if is_large { 0 } else { self.tail.bytes.len() };
         let mut input = ReadOutcome::default();
@@ -189,7 +237,7 @@ impl Reader {
     }
 
     /// Reads plain bytes, through TLS when there is some.
-    fn poll_bytes(
+    pub(crate) fn poll_bytes(
         &mut self,
         conn: &Conn,
         cipher: &mut [u8],
@@ -238,14 +286,14 @@ impl Reader {
 
 /// What a read gave.
 #[derive(Debug, Clone, Copy, Default)]
-struct ReadOutcome {
-    read: usize,
+pub(crate) struct ReadOutcome {
+    pub(crate) read: usize,
     /// The peer said goodbye behind these bytes.
-    closed: bool,
-    failed: bool,
+    pub(crate) closed: bool,
+    pub(crate) failed: bool,
 }
 
-fn needed(next: &Next) -> usize {
+pub(crate) fn needed(next: &Next) -> usize {
     match next {
         Next::Read { needed } => *needed,
         Next::Authenticate(_) | Next::Close => 0,
@@ -253,7 +301,7 @@ fn needed(next: &Next) -> usize {
 }
 
 /// The connection lives: whoever probes it is told.
-fn note_input(session: &Session, now: u64) {
+pub(crate) fn note_input(session: &Session, now: u64) {
     let conn = &session.conn;
     conn.last_in.store(now, Ordering::Relaxed);
     conn.reads.fetch_add(1, Ordering::Release);

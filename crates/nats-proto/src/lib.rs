@@ -13,6 +13,7 @@
 //! | [`headers`] | [`HeaderMap`], the `NATS/1.0` header block |
 //! | [`subject`] | validity, matching, subset and overlap of subjects |
 //! | [`trie`] | [`trie::SubjectTrie`], an index of subject filters |
+//! | [`websocket`] | frames around all of this for clients that speak WebSocket |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -24,6 +25,7 @@ pub mod parser;
 pub mod server_op;
 pub mod subject;
 pub mod trie;
+pub mod websocket;
 
 pub use connect::{Connect, ConnectError};
 pub use headers::{HeaderError, HeaderMap};

@@ -7,6 +7,7 @@ pub mod monitored;
 pub mod notes;
 pub mod pki;
 pub mod wire;
+pub mod ws;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
