@@ -13,6 +13,7 @@
 //! | `overlay` | flags over the file |
 //! | `plan`, `tls` | settings to broker, accounts, listeners |
 //! | `users` | who may connect: passwords, tokens, keys, certificates |
+//! | `operator` | users and accounts of signed tokens |
 //! | `program`, `serve`, `signal`, `monitoring`, `watch` | the running process |
 //! | `log`, `files` | what others read of it |
 
@@ -22,6 +23,7 @@ mod files;
 pub mod flags;
 mod log;
 mod monitoring;
+mod operator;
 mod overlay;
 mod plan;
 mod program;

@@ -9,12 +9,33 @@ use nats_config::{Located, Settings};
 
 use super::PlanError;
 use super::realms::GLOBAL;
+use crate::operator::Operator;
 
 /// The system account unless the settings name another one.
 const SYSTEM: &str = "$SYS";
 
+/// The system account and all accounts of the file.
+pub(super) fn configured(settings: &Settings) -> Result<(Option<String>, Vec<AccountConfig>), PlanError> {
+    let system = system_account(settings)?;
+    let accounts = make(settings, system.as_deref());
+    Ok((system, accounts))
+}
+
+/// The system account and all accounts of an operator's tokens.
+pub(super) fn operated(settings: &Settings, operator: &Operator) -> (Option<String>, Vec<AccountConfig>) {
+    let mut accounts = operator.accounts();
+    let system = operator.system_account().map(str::to_owned).or_else(|| {
+        let wants_one = settings.no_system_account != Some(true);
+        wants_one.then(|| {
+            accounts.push(AccountConfig::new(SYSTEM));
+            SYSTEM.to_owned()
+        })
+    });
+    (system, accounts)
+}
+
 /// The system account; `None`: none is wanted.
-pub(super) fn system_account(settings: &Settings) -> Result<Option<String>, PlanError> {
+fn system_account(settings: &Settings) -> Result<Option<String>, PlanError> {
     let Some(name) = &settings.system_account else {
         return Ok((settings.no_system_account != Some(true)).then(|| SYSTEM.to_owned()));
     };
@@ -27,7 +48,7 @@ pub(super) fn system_account(settings: &Settings) -> Result<Option<String>, Plan
 }
 
 /// All accounts: the global one first, the system account in any case.
-pub(super) fn make(settings: &Settings, system: Option<&str>) -> Vec<AccountConfig> {
+fn make(settings: &Settings, system: Option<&str>) -> Vec<AccountConfig> {
     let global = AccountConfig { mappings: mappings(&settings.mappings), ..AccountConfig::new(GLOBAL) };
     let mut all = vec![global];
     all.extend(settings.accounts.iter().map(account));

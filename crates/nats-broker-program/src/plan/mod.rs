@@ -15,6 +15,7 @@ use nats_config::settings::{Limit, Span};
 use nats_config::{Located, Position, Settings};
 
 use crate::log::LogSettings;
+use crate::operator::Operator;
 use crate::overlay::COMMAND_LINE;
 use crate::users::Users;
 
@@ -72,9 +73,12 @@ pub(crate) struct Plan {
 pub(crate) fn make(settings: &Settings, skips_unsupported: bool) -> Result<Plan, PlanError> {
     let mut warnings = unsupported(settings, skips_unsupported)?;
     let listeners = listeners::make(settings, &mut warnings)?;
-    let system_account = accounts::system_account(settings)?;
-    let accounts = accounts::make(settings, system_account.as_deref());
-    let users = realms::make(settings, &listeners, &mut warnings)?;
+    let operator = Operator::read(settings)?.map(Arc::new);
+    let (system_account, accounts) = match &operator {
+        Some(operator) => accounts::operated(settings, operator),
+        None => accounts::configured(settings)?,
+    };
+    let users = realms::make(settings, operator, &listeners, &mut warnings)?;
     let broker = BrokerConfig { listen: listeners.listen, system_account, ..limits(settings) };
     if settings.trace == Some(true) {
         warnings.push("this program does not trace the protocol: -V and trace give no further lines".to_owned());

@@ -1,5 +1,6 @@
 //! Users of the settings, sorted by the listeners that they count on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nats_broker::{Grant, Permissions, ResponseBudget, SubjectRules};
@@ -8,16 +9,26 @@ use nats_config::{Located, Position, Settings};
 
 use super::PlanError;
 use super::listeners::Listeners;
-use crate::users::{Kinds, ListenerRules, Realm, Secret, User, Users, is_user_key};
+use crate::operator::Operator;
+use crate::users::nkey::is_user_key;
+use crate::users::{Kinds, ListenerRules, Realm, Secret, User, Users};
 
 /// The account of users that name none.
 pub(super) const GLOBAL: &str = "$G";
 /// How long answers are taken unless the settings say otherwise (spec 07 §7).
 const RESPONSE_TIME: Duration = Duration::from_secs(120);
 
-pub(super) fn make(settings: &Settings, listeners: &Listeners, warnings: &mut Vec<String>) -> Result<Users, PlanError> {
+pub(super) fn make(
+    settings: &Settings,
+    operator: Option<Arc<Operator>>,
+    listeners: &Listeners,
+    warnings: &mut Vec<String>,
+) -> Result<Users, PlanError> {
     let maps = |number: usize| listeners.tls.get(number).and_then(Option::as_ref).is_some_and(|tls| tls.maps_users);
-    let mut main = main_realm(settings)?;
+    let mut main = match operator {
+        Some(operator) => Realm::operated(operator),
+        None => main_realm(settings)?,
+    };
     main.map_certificates(maps(0));
     let mut realms = vec![main];
     let mut rules = Vec::new();

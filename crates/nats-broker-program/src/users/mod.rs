@@ -5,7 +5,7 @@
 //! the right to be here without asking for passwords again.
 
 mod certificate;
-mod nkey;
+pub(crate) mod nkey;
 mod realm;
 mod secret;
 
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nats_broker::{Authenticator, ConnectRequest, Grant, Refusal};
 
-pub(crate) use nkey::is_user_key;
 pub(crate) use realm::{Kinds, Realm, User};
 pub(crate) use secret::{Secret, hex};
 
@@ -99,7 +98,7 @@ impl Authenticator for Users {
 }
 
 /// A refusal that names whom the peer claims to be.
-fn refusal(reason: &'static str, detail: String, request: &ConnectRequest) -> Refusal {
+pub(crate) fn refusal(reason: &'static str, detail: String, request: &ConnectRequest) -> Refusal {
     let connect = &request.connect;
     let claimed = [&connect.user, &connect.nkey, &connect.name].into_iter().find(|text| !text.is_empty()).cloned();
     Refusal { reason, detail, claimed }

@@ -9,6 +9,16 @@ pub(crate) fn is_user_key(text: &str) -> bool {
     is_key(text, 'U', &KeyPairType::User)
 }
 
+/// Whether `text` is the public key of an account.
+pub(crate) fn is_account_key(text: &str) -> bool {
+    is_key(text, 'A', &KeyPairType::Account)
+}
+
+/// Whether `text` is the public key of an operator.
+pub(crate) fn is_operator_key(text: &str) -> bool {
+    is_key(text, 'O', &KeyPairType::Operator)
+}
+
 fn is_key(text: &str, letter: char, kind: &KeyPairType) -> bool {
     text.starts_with(letter) && KeyPair::from_public_key(text).is_ok_and(|pair| pair.key_pair_type() == *kind)
 }

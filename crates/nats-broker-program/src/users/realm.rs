@@ -7,6 +7,7 @@ use nats_broker::{ConnectRequest, ConnectionKind, Grant, Refusal};
 
 use super::secret::Secret;
 use super::{certificate, nkey, refusal};
+use crate::operator::Operator;
 
 /// Kinds of connections that a user may make (`allowed_connection_types`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,12 +74,19 @@ pub(crate) struct Realm {
     no_auth_user: Option<String>,
     /// Certificates name users.
     maps_certificates: bool,
+    /// Nobody but users of an operator's accounts.
+    operator: Option<Arc<Operator>>,
 }
 
 impl Realm {
     /// Everybody may come in.
     pub(crate) fn open(grant: Grant) -> Self {
         Self { open: Some(grant), ..Self::default() }
+    }
+
+    /// Nobody but users whose tokens lead to the operator.
+    pub(crate) fn operated(operator: Arc<Operator>) -> Self {
+        Self { operator: Some(operator), ..Self::default() }
     }
 
     /// Adds a user with a password or, without a secret, one that certificates name. `false`: there is one of this name.
@@ -115,7 +123,7 @@ impl Realm {
 
     /// Whether somebody is configured whom INFO must offer something to sign.
     pub(crate) fn wants_nonce(&self) -> bool {
-        !self.nkeys.is_empty()
+        !self.nkeys.is_empty() || self.operator.is_some()
     }
 
     /// Whether a secret stands in the configuration as it is.
@@ -141,6 +149,9 @@ impl Realm {
         needs_credentials: bool,
     ) -> Result<Grant, Refusal> {
         let connect = &request.connect;
+        if let Some(operator) = &self.operator {
+            return operator.authenticate(request);
+        }
         if self.maps_certificates && request.tls.is_some() {
             return self.by_certificate(request);
         }
@@ -213,7 +224,7 @@ impl Realm {
     }
 
     /// What has become of a grant with this proof.
-    pub(crate) fn reconsider(&self, proof: &str, _present: &Grant) -> Option<Grant> {
+    pub(crate) fn reconsider(&self, proof: &str, present: &Grant) -> Option<Grant> {
         let (kind, rest) = proof.split_once(':').unwrap_or((proof, ""));
         match kind {
             "open" => self.open.clone(),
@@ -230,6 +241,7 @@ impl Realm {
                 let user = self.users.get(name)?;
                 (user.secret.as_ref()?.digest() == digest).then(|| user.grant.clone())
             }
+            "jwt" => self.operator.as_ref()?.reconsider(rest, present),
             "nkey" => Some(self.nkeys.get(rest)?.grant.clone()),
             "certificate" if self.maps_certificates => Some(self.users.get(rest)?.grant.clone()),
             _ => None,

@@ -1,5 +1,7 @@
 //! The real program, started as wrappers start it.
 
+pub mod wire;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;

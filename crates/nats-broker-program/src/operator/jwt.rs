@@ -1,0 +1,108 @@
+//! Tokens of the operator mode: `header.claims.signature`, each in base64url without padding, signed with an nkey.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::users::nkey;
+
+/// Why a token is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum JwtError {
+    #[error("not a JWT of three parts")]
+    Form,
+    #[error("its {0} cannot be read")]
+    Part(&'static str),
+    #[error("algorithm {0:?} is not ed25519-nkey; only tokens of version 2 are read")]
+    Algorithm(String),
+    #[error("its signature is not one of its issuer")]
+    Signature,
+    #[error("it is a token for {found:?}, not for {wanted:?}")]
+    Kind { found: String, wanted: &'static str },
+    #[error("its version {0} is not read here, only 2")]
+    Version(u32),
+}
+
+#[derive(Deserialize)]
+struct Header {
+    typ: String,
+    alg: String,
+}
+
+/// What all tokens say about themselves.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Claims<T> {
+    /// Public key that signed.
+    pub(crate) iss: String,
+    /// Public key that the token is about.
+    pub(crate) sub: String,
+    /// When it was issued, in seconds.
+    #[serde(default)]
+    pub(crate) iat: i64,
+    /// When it ends, in seconds; 0 = never.
+    #[serde(default)]
+    pub(crate) exp: i64,
+    /// When it begins, in seconds; 0 = at once.
+    #[serde(default)]
+    pub(crate) nbf: i64,
+    /// Name for people.
+    #[serde(default)]
+    pub(crate) name: String,
+    /// What it says about its subject.
+    pub(crate) nats: T,
+}
+
+impl<T> Claims<T> {
+    /// Whether the token counts at a time in seconds.
+    pub(crate) fn is_valid_at(&self, now: i64) -> bool {
+        (self.exp == 0 || now < self.exp) && (self.nbf == 0 || self.nbf <= now)
+    }
+}
+
+/// The part that tells what a token is.
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(default, rename = "type")]
+    kind: String,
+    #[serde(default)]
+    version: u32,
+}
+
+/// Reads a token and checks that its issuer signed it. Whether the issuer is to be believed is another question, as is the
+/// time.
+pub(crate) fn read<T: DeserializeOwned>(token: &str, kind: &'static str) -> Result<Claims<T>, JwtError> {
+    let mut parts = token.trim().split('.');
+    let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(JwtError::Form);
+    };
+    let decode = |text: &str, what: &'static str| URL_SAFE_NO_PAD.decode(text).map_err(|_| JwtError::Part(what));
+    let parsed: Header = serde_json::from_slice(&decode(header, "header")?).map_err(|_| JwtError::Part("header"))?;
+    if parsed.alg != "ed25519-nkey" || !parsed.typ.eq_ignore_ascii_case("jwt") {
+        return Err(JwtError::Algorithm(parsed.alg));
+    }
+    let text = decode(claims, "claims")?;
+    let what: Claims<Kind> = serde_json::from_slice(&text).map_err(|_| JwtError::Part("claims"))?;
+    let signed = &token.trim()[..header.len() + 1 + claims.len()];
+    if !nkey::is_signed_raw(&what.iss, signed.as_bytes(), &decode(signature, "signature")?) {
+        return Err(JwtError::Signature);
+    }
+    if what.nats.kind != kind {
+        return Err(JwtError::Kind { found: what.nats.kind, wanted: kind });
+    }
+    if what.nats.version != 2 {
+        return Err(JwtError::Version(what.nats.version));
+    }
+    serde_json::from_slice(&text).map_err(|_| JwtError::Part("claims"))
+}
+
+/// The token inside a file that may have lines around it (`-----BEGIN NATS OPERATOR JWT-----`).
+pub(crate) fn undecorated(text: &str) -> &str {
+    let mut lines = text.lines().map(str::trim);
+    let begins = |line: &str| line.starts_with("-----BEGIN") && line.contains("JWT");
+    match lines.by_ref().find(|line| begins(line)) {
+        Some(_) => lines.find(|line| !line.is_empty()).unwrap_or_default(),
+        None => text.trim(),
+    }
+}
