@@ -3,10 +3,32 @@
 //! It must not contain: reading of files (a [`Files`] of the caller does that), sockets, the meaning of settings for
 //! a running broker.
 //!
+//! ```
+//! struct Nothing;
+//!
+//! impl nats_config::Files for Nothing {
+//!     fn read(&self, _: &std::path::Path) -> Result<String, String> {
+//!         Ok("port: 4223\nping_interval: \"5m\"\n".to_owned())
+//!     }
+//!
+//!     fn environment(&self, _: &str) -> Option<String> {
+//!         None
+//!     }
+//! }
+//!
+//! let loaded = nats_config::load("broker.conf".as_ref(), &Nothing)?;
+//! assert_eq!(loaded.settings.port.as_deref(), Some(&nats_config::settings::Port::Number(4223)));
+//! assert_eq!(loaded.settings.max_payload, None);
+//! # Ok::<(), nats_config::ConfigError>(())
+//! ```
+//!
 //! | Module | Holds |
 //! |---|---|
 //! | [`settings`] | what a configuration can say |
-//! | `position`, `error` | where something stands, what is wrong with it |
+//! | `parse`, `cursor`, `bare`, `value` | from text to a tree of values, with variables and included files |
+//! | `read` | from the tree to settings: one table of names for each block, and what must not stand together |
+//! | `duration`, `nkey`, `subject` | the small languages inside values |
+//! | `position`, `error`, `source` | where something stands, what is wrong with it, the line without its secrets |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

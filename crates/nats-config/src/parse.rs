@@ -427,7 +427,8 @@ impl Parser<'_> {
             parser.problem(at.clone(), message, Some("a text with blanks needs quotes inside the variable"))
         };
         // Variables that name each other would go on for ever.
-        if self.in_variable && text.trim_start().starts_with('$') || text.len() > MAX_BYTES {
+        self.read = self.read.saturating_add(text.len());
+        if self.in_variable && text.trim_start().starts_with('$') || self.read > MAX_BYTES {
             return Err(refuse(self));
         }
         let mut cursor = Cursor::fixed(text, at.clone());

@@ -204,6 +204,18 @@ fn what_a_text_can_ask_for_is_bounded() {
         tower.push_str(&format!("A{level}: [$A{}]\n", level - 1));
     }
     assert!(refusal(&tower).contains("more than 64"));
+    // What a lookup in what came before would take hours for.
+    let many: String = (0..20_000).map(|number| format!("s{number}: d\n")).collect();
+    assert_eq!(settings(&format!("mappings {{ {many} }}")).mappings.len(), 20_000);
+    let many: String =
+        (0..20_000).map(|number| format!("{{destination: d, weight: 1, cluster: c{number}}}\n")).collect();
+    assert_eq!(settings(&format!("mappings {{ s: [{many}] }}")).mappings[0].destinations.len(), 20_000);
+    let many: String =
+        (0..20_000).map(|number| format!("A{number} {{ users: [{{user: u{number}, password: p}}] }}\n")).collect();
+    assert_eq!(settings(&format!("accounts {{ {many} }}")).accounts.len(), 20_000);
+    // Variables that name themselves.
+    let stage = Stage::new("server_tags: $E").variable("E", "[$F, $F]").variable("F", "[$E, $E]");
+    assert!(stage.load().is_err());
     // Each file includes the next one twice.
     let mut stage = Stage::new("include 0.conf");
     for level in 0..31 {

@@ -1,5 +1,7 @@
 //! `accounts`.
 
+use std::collections::HashSet;
+
 use super::{Entry, Key, Reader, authorization, exchange, jetstream, mapping};
 use crate::nkey::{self, Owner};
 use crate::parse::shown;
@@ -48,8 +50,9 @@ const LIMITS_KEYS: &[Key<AccountLimits>] = &[
 pub(super) fn read(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Vec<Account> {
     let mut accounts: Vec<Account> = Vec::new();
     if matches!(entry.value.kind, Kind::List(_)) {
+        let mut seen = HashSet::new();
         for name in reader.text_list(entry).unwrap_or_default() {
-            if accounts.iter().any(|account| account.name == name) {
+            if !seen.insert(name.value.clone()) {
                 reader.problem(&name.at, format!("the account {} is there twice", shown(&name)), None);
             } else if check_name(&name, reader) {
                 accounts.push(account(name, Draft::default()));
@@ -58,10 +61,9 @@ pub(super) fn read(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Vec<Account> {
         return accounts;
     }
     let pairs = reader.map(entry).unwrap_or_default();
-    for (at, pair) in pairs.iter().enumerate().filter(|(_, pair)| !pair.used || matches!(pair.value.kind, Kind::Map(_)))
-    {
-        if let Some(later) = pairs[at + 1..].iter().find(|later| later.key == pair.key) {
-            reader.repeated(pair, later);
+    for pair in reader.last_of_each(pairs) {
+        // A block that served as a variable is an account all the same.
+        if pair.used && !matches!(pair.value.kind, Kind::Map(_)) {
             continue;
         }
         let name = Located::new(pair.key.to_string(), pair.at.clone());

@@ -1,5 +1,7 @@
 //! `mappings` of an account. What the functions in them mean is up to the broker.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{Entry, Key, Reader};
 use crate::settings::{Destination, Mapping};
 use crate::value::Kind;
@@ -24,11 +26,7 @@ const KEYS: &[Key<Draft>] = &[
 pub(super) fn read(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Vec<Mapping> {
     let mut mappings = Vec::new();
     let pairs = reader.map(entry).unwrap_or_default();
-    for (at, pair) in pairs.iter().enumerate().filter(|(_, pair)| !pair.used) {
-        if let Some(later) = pairs[at + 1..].iter().find(|later| later.key == pair.key) {
-            reader.repeated(pair, later);
-            continue;
-        }
+    for pair in reader.last_of_each(pairs).into_iter().filter(|pair| !pair.used) {
         if !subject::is_filter(&pair.key) {
             let hint = "tokens between the points must not be empty, `>` is the last";
             reader.problem(&pair.at, "this is not a valid subject", Some(hint));
@@ -78,15 +76,19 @@ fn destination(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Destination
 
 /// The weights of one cluster are parts of a hundred.
 fn check_sum(destinations: &[Destination], reader: &mut Reader<'_>) {
-    for (at, destination) in destinations.iter().enumerate() {
-        let same = destinations[..at].iter().filter(|other| other.cluster == destination.cluster);
-        if same.clone().any(|other| other.subject == destination.subject) {
-            reader.problem(&destination.subject.at, "this destination is there twice", None);
-            return;
-        }
-        if same.map(|other| u32::from(other.weight)).sum::<u32>() + u32::from(destination.weight) > 100 {
-            reader.problem(&destination.subject.at, "the weights come to more than 100", None);
-            return;
-        }
+    let mut clusters: HashMap<Option<&str>, (u32, HashSet<&str>)> = HashMap::new();
+    for destination in destinations {
+        let cluster = destination.cluster.as_ref().map(|cluster| cluster.as_str());
+        let (sum, subjects) = clusters.entry(cluster).or_default();
+        *sum += u32::from(destination.weight);
+        let message = if !subjects.insert(&destination.subject) {
+            "this destination is there twice"
+        } else if *sum > 100 {
+            "the weights come to more than 100"
+        } else {
+            continue;
+        };
+        reader.problem(&destination.subject.at, message, None);
+        return;
     }
 }

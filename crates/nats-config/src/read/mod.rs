@@ -13,6 +13,8 @@ mod top;
 mod values;
 mod websocket;
 
+use std::collections::HashMap;
+
 pub(crate) use check::start_problems;
 
 use crate::parse::shown;
@@ -131,6 +133,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Pairs whose names are not settings. A name that is there twice counts where it stands last.
+    fn last_of_each<'e>(&mut self, pairs: &'e [Pair]) -> Vec<&'e Pair> {
+        let mut last: HashMap<&str, &Pair> = HashMap::new();
+        for pair in pairs {
+            if let Some(earlier) = last.insert(&pair.key, pair) {
+                self.repeated(earlier, pair);
+            }
+        }
+        pairs.iter().filter(|pair| last.get(&*pair.key).is_some_and(|last| std::ptr::eq(*last, *pair))).collect()
+    }
+
     /// Files may override what they include; the same file twice is a slip.
     fn repeated(&mut self, earlier: &Pair, later: &Pair) {
         if earlier.at.file == later.at.file && earlier.at != later.at {
@@ -141,6 +154,9 @@ impl Reader<'_> {
     }
 
     fn unknown<'k>(&mut self, what: &str, pair: &Pair, names: impl Iterator<Item = &'k &'static str>) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         let name = pair.key.to_lowercase();
         // The distance of long words costs time and would be large.
         let nearest = names
