@@ -184,18 +184,22 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Between name and value: a colon, an equals sign, or blanks. A block may begin on the next line.
+    /// Between name and value: a colon, an equals sign, or blanks. A block or list may begin on the next line, and within
+    /// blocks so may everything that follows a separator.
     fn separator(&self, cursor: &mut Cursor<'_>, key: &str) -> Parsed<()> {
         cursor.skip_blanks();
         let here = cursor.position();
         let line_end = cursor.skip_space();
         if cursor.take(':') || cursor.take('=') {
             cursor.skip_blanks();
+            if self.scopes.len() > 1 && cursor.peek().is_some_and(is_line_end) {
+                cursor.skip_space();
+            }
         } else if line_end && !matches!(cursor.peek(), Some('{' | '[')) {
             return self.missing_value(here, key);
         }
         match cursor.peek() {
-            None | Some('\n' | '\r') => self.missing_value(cursor.position(), key),
+            None | Some('\n' | '\r' | '}') => self.missing_value(cursor.position(), key),
             Some(_) if cursor.at_comment() => self.missing_value(cursor.position(), key),
             Some(_) => Ok(()),
         }

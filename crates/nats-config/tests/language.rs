@@ -138,6 +138,23 @@ fn what_separates() {
 }
 
 #[test]
+fn a_value_may_stand_on_the_next_line_within_blocks() {
+    for text in [
+        "websocket { port:\n\n 1, no_tls: true }",
+        "websocket\n{ port =\n 1; no_tls: true }",
+        "websocket {\n no_tls: true\n port\n : 1 }",
+    ] {
+        assert_eq!(settings(text).websocket.unwrap().port.as_deref(), Some(&Port::Number(1)), "{text:?}");
+    }
+    assert_eq!(settings("accounts\n{ A\n {}\n B:\n {} }").accounts.len(), 2);
+    for text in
+        ["{\"port\":\n 1}", "accounts:\n {}", "websocket { port:\n }", "websocket { port\n 1 }", "websocket { port }"]
+    {
+        assert!(refusal(text).contains("has no value"), "{text:?}");
+    }
+}
+
+#[test]
 fn texts() {
     for (text, name) in [
         ("a\\tb", "a\tb"),
