@@ -25,11 +25,13 @@ pub(crate) struct LogSettings {
     pub(crate) debug: bool,
     /// Bytes after which the file is put aside under a name with the time; 0 = never.
     pub(crate) size_limit: u64,
+    /// Logs that are kept, the present one included; 0 = all.
+    pub(crate) max_files: u64,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { file: None, has_time: true, is_utc: false, debug: false, size_limit: 0 }
+        Self { file: None, has_time: true, is_utc: false, debug: false, size_limit: 0, max_files: 0 }
     }
 }
 
@@ -177,6 +179,30 @@ impl Lines {
             && let Ok(fresh) = open(&path)
         {
             self.file = Some(fresh);
+            self.remove_old(&path);
+        }
+    }
+
+    /// Removes the oldest of those that were put aside when there are too many.
+    fn remove_old(&self, path: &Path) {
+        let keep = usize::try_from(self.settings.max_files).unwrap_or(usize::MAX);
+        let (Some(name), true) = (path.file_name(), keep > 0) else { return };
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let prefix = format!("{}.", name.to_string_lossy());
+        // Names end with the time, so that their order is that of their age. Others with the same beginning stay.
+        let is_ours = |rest: &str| rest.len() == 26 && rest.chars().all(|c| c.is_ascii_digit() || c == '.');
+        let mut aside: Vec<PathBuf> = std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+                name.strip_prefix(&prefix).is_some_and(is_ours)
+            })
+            .collect();
+        aside.sort();
+        for old in aside.iter().rev().skip(keep - 1) {
+            let _ = std::fs::remove_file(old);
         }
     }
 }
@@ -278,5 +304,10 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 5);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        std::fs::write(dir.path().join("f.log.kept"), "").unwrap();
+        lines.settings.max_files = 3;
+        lines.write("INF", &"x".repeat(100));
+        // The present one, two put aside, and a stranger.
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 }

@@ -228,3 +228,70 @@ fn a_port_that_is_taken_ends_the_start_with_the_reason() {
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("[FTL] Can't start monitoring"), "{said:?}");
 }
+
+#[test]
+fn the_system_account_can_ask_for_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "accounts { SYS { users: [{user: s, password: x}] }, A { users: [{user: a, password: x}] } }\nsystem_account: SYS\n";
+    let mut running = Running::configured(dir.path(), config);
+    let (mut raw, info) = Raw::connect(running.clients());
+    let id = info["server_id"].as_str().unwrap();
+    std::fs::write(dir.path().join("test.conf"), format!("{config}max_payload: 2048\n")).unwrap();
+    let request = format!("SUB r 1\r\nPUB $SYS.REQ.SERVER.{id}.RELOAD r 0\r\n\r\n");
+    raw.send(format!("CONNECT {{\"verbose\":false,\"user\":\"s\",\"pass\":\"x\"}}\r\n{request}").as_bytes());
+    assert!(raw.line().starts_with("MSG r 1 "));
+    let reply: Value = serde_json::from_str(&raw.line()).unwrap();
+    assert!(reply.get("error").is_none() && reply["server"]["id"] == id, "{reply}");
+    running.wait_for("Reloaded server configuration");
+    assert_eq!(Raw::connect(running.clients()).1["max_payload"], 2048);
+}
+
+#[test]
+fn websocket_is_a_listener_of_its_own_with_its_own_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let config = format!(
+        "ports_file_dir: \"{path}\"\nwebsocket {{ listen: \"127.0.0.1:-1\", no_tls: true, authorization {{ user: w, password: p }} }}\n"
+    );
+    let mut running = Running::configured(dir.path(), &config);
+    let websocket = running.address("Listening for websocket clients on ws://");
+    let ports = std::fs::read(dir.path().join(format!("nats-server_{}.ports", running.pid()))).unwrap();
+    let ports: Value = serde_json::from_slice(&ports).unwrap();
+    assert_eq!(ports["websocket"][0], format!("ws://{websocket}"));
+    running.wait_for("[WRN] Websocket not configured with TLS");
+    for (login, answer) in [(",\"user\":\"w\",\"pass\":\"p\"", "PONG"), ("", "-ERR 'Authorization Violation'")] {
+        let mut stream = std::net::TcpStream::connect(websocket).unwrap();
+        stream.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        let text = format!("CONNECT {{\"verbose\":false{login}}}\r\nPING\r\n");
+        // A frame whose mask changes nothing.
+        let mut frame = vec![0x82, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut stream, &frame).unwrap();
+        let mut received = Vec::new();
+        while !String::from_utf8_lossy(&received).contains(answer) {
+            let mut buffer = [0; 4096];
+            let count = std::io::Read::read(&mut stream, &mut buffer).unwrap();
+            assert!(count > 0, "{:?}", String::from_utf8_lossy(&received));
+            received.extend_from_slice(&buffer[..count]);
+        }
+    }
+    // Clients over TCP need nothing.
+    let (mut raw, _) = Raw::connect(running.clients());
+    raw.send(b"CONNECT {\"verbose\":false}\r\nPING\r\n");
+    assert_eq!(raw.line(), "PONG");
+}
+
+#[test]
+fn exports_with_the_importers_name_in_them_are_imported_under_it_only() {
+    let dir = tempfile::tempdir().unwrap();
+    for (subject, code) in [("ask.B", 0), ("ask.C", 1), ("ask.*", 1)] {
+        let config = format!(
+            "accounts {{ A {{ exports: [{{service: \"ask.*\", account_token_position: 2}}] }}, B {{ imports: [{{service: {{account: A, subject: \"{subject}\"}}}}] }} }}"
+        );
+        std::fs::write(dir.path().join("c.conf"), config).unwrap();
+        let said = output(dir.path(), &["-t", "-c", "c.conf"]);
+        assert_eq!(said.code, Some(code), "{subject}: {said:?}");
+    }
+}

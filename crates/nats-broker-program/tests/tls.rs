@@ -17,6 +17,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Files as the recording had them: `ca.pem`, `srv`, `cli` with an e-mail name, `other` of nobody.
 struct Pki<'a> {
@@ -170,6 +171,22 @@ fn a_certificate_that_names_nobody_is_refused() {
     program.wait_for("Reloaded server configuration");
     let text = talk(program.clients(), pki.client(Some("lost")), CONNECT, "PONG\r\n").unwrap();
     assert!(text.starts_with("+OK\r\nPONG\r\n"), "{text}");
+}
+
+#[test]
+fn only_pinned_keys_are_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::new(dir.path());
+    pki.issue("second", ExtendedKeyUsagePurpose::ClientAuth, SanType::DnsName("x.test".try_into().unwrap()));
+    let certificate = CertificateDer::from_pem_file(dir.path().join("cli.pem")).unwrap();
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+    let pin: String = Sha256::digest(parsed.public_key().raw).iter().map(|byte| format!("{byte:02x}")).collect();
+    let config = format!(
+        "tls {{ cert_file: srv.pem, key_file: srv.key, ca_file: ca.pem, verify: true, pinned_certs: [\"{pin}\"] }}"
+    );
+    let mut program = Running::configured(dir.path(), &config);
+    assert!(talk(program.clients(), pki.client(Some("cli")), CONNECT, "PONG\r\n").unwrap().contains("PONG"));
+    talk(program.clients(), pki.client(Some("second")), CONNECT, "PONG\r\n").unwrap_err();
 }
 
 #[test]

@@ -6,6 +6,7 @@ use nats_broker::{
 };
 use nats_config::settings::{self, ExportKind, ImportKind, Limit, Mapping, ResponseType, Sampling};
 use nats_config::{Located, Settings};
+use nats_proto::subject;
 
 use super::PlanError;
 use super::realms::GLOBAL;
@@ -17,8 +18,36 @@ const SYSTEM: &str = "$SYS";
 /// The system account and all accounts of the file.
 pub(super) fn configured(settings: &Settings) -> Result<(Option<String>, Vec<AccountConfig>), PlanError> {
     let system = system_account(settings)?;
+    check_token_positions(settings)?;
     let accounts = make(settings, system.as_deref());
     Ok((system, accounts))
+}
+
+/// Exports with `account_token_position` may only be imported with the importer's own name at that place.
+fn check_token_positions(settings: &Settings) -> Result<(), PlanError> {
+    for importer in &settings.accounts {
+        for import in &importer.imports {
+            let exporter = settings.accounts.iter().find(|account| account.name.value == import.account.value);
+            let Some(exporter) = exporter else { continue };
+            let is_service = matches!(import.kind, ImportKind::Service { .. });
+            let exports = exporter.exports.iter().filter(|export| {
+                matches!(export.kind, ExportKind::Service { .. }) == is_service
+                    && subject::is_subset(&import.subject.value, &export.subject.value)
+            });
+            for position in exports.filter_map(|export| export.account_token_position.as_ref()) {
+                let number = usize::try_from(position.value).unwrap_or(usize::MAX);
+                let token = number.checked_sub(1).and_then(|at| subject::tokens(&import.subject.value).nth(at));
+                if token != Some(importer.name.value.as_str()) {
+                    let text = format!(
+                        "account {} may import {:?} only with its own name as token {number} (account_token_position)",
+                        importer.name, import.subject.value
+                    );
+                    return Err(PlanError::at(&import.at, text));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The system account and all accounts of an operator's tokens.

@@ -80,6 +80,9 @@ pub(crate) fn make(settings: &Settings, skips_unsupported: bool) -> Result<Plan,
     };
     let users = realms::make(settings, operator, &listeners, &mut warnings)?;
     let broker = BrokerConfig { listen: listeners.listen, system_account, ..limits(settings) };
+    for trace in settings.accounts.iter().filter_map(|account| account.msg_trace.as_ref()) {
+        warnings.push(format!("{}: msg_trace has no effect: messages are not traced", trace.at));
+    }
     if settings.trace == Some(true) {
         warnings.push("this program does not trace the protocol: -V and trace give no further lines".to_owned());
     }
@@ -219,5 +222,6 @@ fn log(settings: &Settings) -> LogSettings {
         is_utc: settings.logtime_utc == Some(true),
         debug: settings.debug == Some(true),
         size_limit: settings.log_size_limit.as_ref().map_or(0, |size| size.value),
+        max_files: settings.log_max_files.as_ref().map_or(0, |number| number.value),
     }
 }

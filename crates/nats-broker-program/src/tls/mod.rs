@@ -1,5 +1,7 @@
 //! TLS of a listener from files (spec 07 §2).
 
+mod pinned;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,12 +29,29 @@ pub(crate) struct ListenerTls {
     pub(crate) maps_users: bool,
 }
 
+/// Says what a `tls` block asks for and does not get.
+fn warn(tls: &Tls, warnings: &mut Vec<String>) {
+    if let Some(insecure) = tls.insecure.as_ref().filter(|insecure| insecure.value) {
+        warnings.push(format!(
+            "{}: insecure is about connections to others, which this program does not make",
+            insecure.at
+        ));
+    }
+    if let Some(limit) = tls.connection_rate_limit.as_ref().filter(|limit| limit.value > 0) {
+        warnings.push(format!(
+            "{}: connection_rate_limit has no effect: handshakes take turns by what the processors can do",
+            limit.at
+        ));
+    }
+}
+
 /// Reads the files of a `tls` block. `warnings` gets what is asked for and not done.
 pub(crate) fn listener(
     tls: &Located<Tls>,
     resolve: &dyn Fn(&Located<String>) -> PathBuf,
     warnings: &mut Vec<String>,
 ) -> Result<ListenerTls, PlanError> {
+    warn(tls, warnings);
     let maps_users = tls.verify_and_map.as_ref().is_some_and(|map| map.value);
     let verify = maps_users || tls.verify.as_ref().is_some_and(|verify| verify.value);
     let certificate = tls.cert_file.as_ref();
@@ -62,7 +81,10 @@ pub(crate) fn listener(
         })?;
         let roots = Arc::new(roots(ca, &resolve(ca))?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-        builder.with_client_cert_verifier(verifier.build().map_err(|error| refused(&error))?)
+        let verifier = verifier.build().map_err(|error| refused(&error))?;
+        builder.with_client_cert_verifier(pinned::restrict(verifier, &tls.pinned_certs))
+    } else if let Some(pin) = tls.pinned_certs.first() {
+        return Err(problem(&pin.at, "pinned_certs says nothing without verify: nobody shows a certificate"));
     } else {
         builder.with_no_client_auth()
     };
