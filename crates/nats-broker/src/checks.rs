@@ -87,7 +87,7 @@ pub(crate) fn cycles(accounts: &[Account]) -> Result<(), StartError> {
                 return Err(StartError::ServiceCycle { importer: account.name.to_string(), subject });
             }
         }
-        for edge in &account.streams {
+        for edge in account.streams.iter().filter(|edge| !edge.drop_reply) {
             let subject = edge.map.local_filter();
             let there = edge.to_account as usize;
             if leads_back(accounts, streams, there, &subject, &mut vec![start]) {
@@ -108,9 +108,10 @@ fn services(account: &Account) -> Vec<WayOut> {
     edges.map(|edge| (edge.to_account as usize, edge.map.local_filter(), edge.map.exported_filter())).collect()
 }
 
-/// Where messages of an account go.
+/// Where messages of an account go. What came by import is not passed on, so that a circle does no harm; it is refused where
+/// nats-server refuses it. Imports without reply subjects are ours alone: two accounts may hear of each other over them.
 fn streams(account: &Account) -> Vec<WayOut> {
-    let edges = account.streams.iter();
+    let edges = account.streams.iter().filter(|edge| !edge.drop_reply);
     edges.map(|edge| (edge.to_account as usize, edge.map.exported_filter(), edge.map.local_filter())).collect()
 }
 
