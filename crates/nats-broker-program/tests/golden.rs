@@ -273,3 +273,99 @@ fn lame_duck_through_the_program() {
     empty.signal(Signal::SIGUSR2);
     assert_eq!(empty.end().0.code().map(i64::from), recorded["no_clients_exit"].as_i64());
 }
+
+/// Texts that start here and not there, or the other way round; the pages of differences have the reasons.
+const OTHER_START: [&str; 8] = [
+    "size 1kbb",
+    "duration 5m",
+    "syntax extra-brace",
+    "syntax bom",
+    "syntax size-bad-suffix-between",
+    "syntax stray-brace-between",
+    "include include-absolute",
+    // Nobody could log in with it.
+    "variable var-bcrypt-like",
+];
+
+/// Values below zero: none, or the usual one, instead of a number that no timer can keep.
+const OTHER_VALUE: [&str; 4] = ["size -1", "duration -1", "duration \"-1s\"", "auth timeout -1"];
+
+#[test]
+fn golden_grammar_through_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    for (name, text) in [
+        ("a.inc", "max_payload: 2048\n"),
+        ("sub/b.inc", "include \"c.inc\"\n"),
+        ("sub/c.inc", "max_payload: 3072\n"),
+        ("users.inc", "users: [{user: a, password: b}]\n"),
+        ("var.inc", "XX: 4096\n"),
+        ("usesvar.inc", "max_payload: $XX\n"),
+        ("loop.inc", "include \"loop.inc\"\n"),
+    ] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let (mut ran, mut differ, mut failures) = (0, 0, Vec::new());
+    for row in rows("config-grammar.jsonl") {
+        let case = text(&row, "case");
+        let config = text(&row, "config").replace("<dir>", dir.path().to_str().unwrap());
+        // Two were written in Latin-1.
+        let bytes = match case {
+            "syntax bom" | "syntax latin1" => config.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect(),
+            _ => config.into_bytes(),
+        };
+        std::fs::write(dir.path().join("test.conf"), bytes).unwrap();
+        let mut command = common::command("nats-server");
+        command.current_dir(dir.path()).args(["-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-c", "test.conf"]);
+        for (name, value) in row["env"].as_object().into_iter().flatten() {
+            command.env(name, value.as_str().unwrap());
+        }
+        let mut program = Running::of(&mut command);
+        let has_started = program.wait_from(0, "Server is ready").is_some();
+        let effective = row["effective"].as_object();
+        if has_started != effective.is_some() {
+            differ += 1;
+            if !OTHER_START.contains(&case) {
+                failures.push(format!("{case}: started {has_started}: {:#?}", program.log));
+            }
+        }
+        if let Some(effective) = effective.filter(|_| has_started) {
+            let wrong = wrong_values(&mut program, effective);
+            if OTHER_VALUE.contains(&case) {
+                differ += 1;
+            } else if !wrong.is_empty() {
+                failures.push(format!("{case}: {wrong:?}"));
+            }
+        }
+        ran += 1;
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert_eq!((ran, differ), (180, 12));
+}
+
+/// Values of the monitoring page and of INFO that are not as recorded.
+fn wrong_values(program: &mut Running, effective: &serde_json::Map<String, Value>) -> Vec<String> {
+    let varz = page(program.address("Starting http monitor on "), "/varz");
+    let (_, info) = Raw::connect(program.clients());
+    let mut wrong = Vec::new();
+    for (key, wanted) in effective {
+        let ours = match key.strip_prefix("INFO ") {
+            Some(key) => info.get(key),
+            None => varz.get(key),
+        };
+        let is_right = match wanted {
+            Value::Null => ours.is_none(),
+            // Made at the start.
+            Value::String(text) if text == "<id>" => ours.is_some(),
+            Value::Bool(false) if key == "auth_required" => ours.is_none_or(|ours| *ours == false),
+            wanted if wanted.is_f64() || ours.is_some_and(Value::is_f64) => {
+                ours.and_then(Value::as_f64) == wanted.as_f64()
+            }
+            wanted => ours == Some(wanted),
+        };
+        if !is_right {
+            wrong.push(format!("{key}: {ours:?}, not {wanted}"));
+        }
+    }
+    wrong
+}

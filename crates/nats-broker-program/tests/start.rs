@@ -284,6 +284,32 @@ fn websocket_is_a_listener_of_its_own_with_its_own_users() {
 }
 
 #[test]
+fn files_without_users_of_ordinary_accounts_let_everybody_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = "users: [{user: s, password: x}]";
+    for (config, nobody, somebody) in [
+        ("authorization { users: [] }".to_owned(), true, true),
+        ("accounts { A { } }".to_owned(), true, true),
+        (format!("accounts {{ $SYS {{ {admin} }} }}"), true, false),
+        (format!("accounts {{ SYS {{ {admin} }} }}\nsystem_account: SYS"), true, false),
+        (format!("accounts {{ SYS {{ {admin} }}, A {{ }} }}\nsystem_account: SYS"), false, false),
+        (
+            format!("accounts {{ SYS {{ {admin} }} }}\nsystem_account: SYS\nauthorization {{ timeout: 3 }}"),
+            false,
+            false,
+        ),
+    ] {
+        let mut running = Running::configured(dir.path(), &config);
+        for (login, is_let_in) in [("", nobody), (",\"user\":\"u\",\"pass\":\"p\"", somebody)] {
+            let (mut raw, _) = Raw::connect(running.clients());
+            raw.send(format!("CONNECT {{\"verbose\":false{login}}}\r\nPING\r\n").as_bytes());
+            let answer = raw.line();
+            assert_eq!(answer == "PONG", is_let_in, "{config} {login} {answer}");
+        }
+    }
+}
+
+#[test]
 fn exports_with_the_importers_name_in_them_are_imported_under_it_only() {
     let dir = tempfile::tempdir().unwrap();
     for (subject, code) in [("ask.B", 0), ("ask.C", 1), ("ask.*", 1)] {

@@ -13,7 +13,7 @@ use super::realms::GLOBAL;
 use crate::operator::Operator;
 
 /// The system account unless the settings name another one.
-const SYSTEM: &str = "$SYS";
+pub(super) const SYSTEM: &str = "$SYS";
 
 /// The system account and all accounts of the file.
 pub(super) fn configured(settings: &Settings) -> Result<(Option<String>, Vec<AccountConfig>), PlanError> {

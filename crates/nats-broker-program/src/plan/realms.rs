@@ -7,8 +7,8 @@ use nats_broker::{Grant, Permissions, ResponseBudget, SubjectRules};
 use nats_config::settings::{self, Authorization, SubjectLists};
 use nats_config::{Located, Position, Settings};
 
-use super::PlanError;
 use super::listeners::Listeners;
+use super::{PlanError, accounts};
 use crate::operator::Operator;
 use crate::users::nkey::is_user_key;
 use crate::users::{Kinds, ListenerRules, Realm, Secret, User, Users};
@@ -27,7 +27,7 @@ pub(super) fn make(
     let maps = |number: usize| listeners.tls.get(number).and_then(Option::as_ref).is_some_and(|tls| tls.maps_users);
     let mut main = match operator {
         Some(operator) => Realm::operated(operator),
-        None => main_realm(settings)?,
+        None => main_realm(settings, warnings)?,
     };
     main.map_certificates(maps(0));
     let mut realms = vec![main];
@@ -51,7 +51,7 @@ pub(super) fn make(
 }
 
 /// Users of `authorization` and of the accounts.
-fn main_realm(settings: &Settings) -> Result<Realm, PlanError> {
+fn main_realm(settings: &Settings, warnings: &mut Vec<String>) -> Result<Realm, PlanError> {
     let mut realm = Realm::default();
     let mut is_empty = true;
     if let Some(authorization) = &settings.authorization {
@@ -70,9 +70,21 @@ fn main_realm(settings: &Settings) -> Result<Realm, PlanError> {
     if let Some(name) = &settings.no_auth_user {
         set_no_auth_user(&mut realm, name)?;
     }
-    // Accounts without any user leave the door as closed as they are: only a file that says nothing at all opens it.
-    let is_open = is_empty && settings.accounts.is_empty();
-    Ok(if is_open { Realm::open(Grant::new(GLOBAL)) } else { realm })
+    if is_empty {
+        let who = settings.authorization.as_ref().map(|authorization| ("authorization", &authorization.at));
+        let accounts = settings.accounts.first().map(|account| ("accounts", &account.name.at));
+        if let Some((name, at)) = who.or(accounts) {
+            warnings.push(format!("{at}: {name} without any user: everybody may connect, in account {GLOBAL}"));
+        }
+        return Ok(Realm::open(Grant::new(GLOBAL)));
+    }
+    // With users of the system account only, the others are as free as without a file (spec 07 §7).
+    let system = settings.system_account.as_ref().map_or(accounts::SYSTEM, |name| name.value.as_str());
+    let has_others = settings.accounts.iter().any(|account| account.name.value != system);
+    if settings.authorization.is_none() && !has_others {
+        realm.set_anonymous(Grant::new(GLOBAL));
+    }
+    Ok(realm)
 }
 
 fn websocket_realm(settings: &Settings, websocket: &settings::WebSocket, main: &Realm) -> Result<Realm, PlanError> {

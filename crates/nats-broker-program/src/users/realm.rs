@@ -72,6 +72,8 @@ pub(crate) struct Realm {
     open: Option<Grant>,
     /// User of clients without any credential.
     no_auth_user: Option<String>,
+    /// What clients without any credential get when no user stands for them.
+    anonymous: Option<Grant>,
     /// Certificates name users.
     maps_certificates: bool,
     /// Nobody but users of an operator's accounts.
@@ -111,6 +113,11 @@ impl Realm {
         is_known
     }
 
+    /// Clients without any credential get this, unless a user stands for them.
+    pub(crate) fn set_anonymous(&mut self, grant: Grant) {
+        self.anonymous = Some(grant);
+    }
+
     /// Whether certificates name users.
     pub(crate) fn map_certificates(&mut self, maps: bool) {
         self.maps_certificates = maps;
@@ -137,7 +144,10 @@ impl Realm {
         if let Some(grant) = &self.open {
             return Some(Grant { proof: Some("open".into()), ..grant.clone() });
         }
-        let name = self.no_auth_user.as_ref()?;
+        let Some(name) = &self.no_auth_user else {
+            let grant = self.anonymous.as_ref()?;
+            return Some(Grant { proof: Some("anonymous".into()), ..grant.clone() });
+        };
         let user = self.users.get(name).or_else(|| self.nkeys.get(name))?;
         Some(Grant { proof: Some(format!("none:{name}").into()), ..user.grant.clone() })
     }
@@ -228,6 +238,7 @@ impl Realm {
         let (kind, rest) = proof.split_once(':').unwrap_or((proof, ""));
         match kind {
             "open" => self.open.clone(),
+            "anonymous" if self.no_auth_user.is_none() => self.anonymous.clone(),
             "none" => {
                 let user = self.users.get(rest).or_else(|| self.nkeys.get(rest));
                 user.filter(|_| self.no_auth_user.as_deref() == Some(rest)).map(|user| user.grant.clone())
