@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwapOption;
 use nats_proto::subject::{is_valid_filter, is_valid_publish};
 use nats_proto::{HeaderMap, encode};
 use smallvec::SmallVec;
@@ -27,6 +26,8 @@ use crate::timers::{Timer, Timers};
 
 /// Connections that may wait to be accepted: a whole fleet reconnects at once.
 const BACKLOG: i32 = 4096;
+/// How long nobody is accepted when the system refuses to.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stopping broker waits for its connections to drain.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -83,6 +84,10 @@ pub struct ConnectionInfo {
 impl Broker {
     /// Opens the listeners and starts serving on the current tokio runtime.
     ///
+    /// Raises the limit of open files of this process as far as it may be, and warns when `max_connections` do not fit.
+    /// TLS sessions are resumed by tickets unless a listener's settings say `send_tls13_tickets: 0`: a resumed session shows
+    /// the authenticator the certificates of the first one, provided that they have not expired.
+    ///
     /// # Errors
     /// A listener cannot be opened, or the accounts do not fit together; nothing runs then.
     pub fn start(
@@ -112,9 +117,10 @@ impl Broker {
             let failed = |source| StartError::Listen { addr: listener.addr, source };
             let socket = listen(listener.addr).map_err(failed)?;
             let addr = socket.local_addr().map_err(failed)?;
-            listeners.push(RunningListener { addr, tls: ArcSwapOption::new(listener.tls.clone()) });
+            listeners.push(RunningListener::new(addr, listener.tls.clone()));
             sockets.push(socket);
         }
+        crate::descriptors::prepare(config.max_connections);
         let engine = Engine::start(config.io_engine).map_err(StartError::Engine)?;
         let shared = Arc::new(Shared::new(live, observer, hub, engine, new_server_id()));
         shared.listeners.set(listeners).expect("the listeners are set once");
@@ -136,12 +142,13 @@ impl Broker {
         &self.shared.server_id
     }
 
-    /// New TLS settings for connections from now on; established ones keep theirs. `false`: no such listener, or one
+    /// New TLS settings for connections from now on; established ones keep theirs, and sessions that began under the old ones
+    /// are not resumed. `false`: no such listener, or one
     /// without TLS, which never gets it later.
     pub fn set_tls(&self, listener: usize, config: Arc<rustls::ServerConfig>) -> bool {
         match self.shared.listeners().get(listener) {
             Some(listener) if listener.tls.load().is_some() => {
-                listener.tls.store(Some(config));
+                listener.set_tls(Some(config));
                 true
             }
             _ => false,
@@ -306,6 +313,7 @@ fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
+    let mut failures: u64 = 0;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -313,14 +321,24 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
         };
         match accepted {
             Ok((socket, remote)) => {
+                if failures > 0 {
+                    tracing::info!(failures, "connections are accepted again");
+                    failures = 0;
+                }
                 if let Err(error) = welcome(&shared, socket, remote, number) {
                     tracing::warn!(%error, %remote, "cannot serve a connection");
                 }
             }
             Err(error) => {
-                // Mostly out of file descriptors: others end and free some.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                // Mostly out of file descriptors: who waits stays in the queue of the listener until others end. Told once,
+                // not ten times a second.
+                if failures == 0 {
+                    let limit = crate::descriptor_limit().unwrap_or_default();
+                    tracing::warn!(%error, limit, "cannot accept connections; raise the limit of open files if that is it");
+                }
+                failures += 1;
+                shared.make_room();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -7,12 +7,14 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use crate::conn::{Conn, flag};
 use crate::opening::TLS_RECORD;
 use crate::reader::{Reader, WORKER};
+use crate::resumption::is_in_force;
 use crate::shared::Shared;
 use crate::tls::Tls;
 use crate::turns::Turn;
@@ -60,7 +62,13 @@ pub(crate) async fn shake_hands(
             break;
         }
     }
-    let agreed = conn.outbox.lock().tls.as_ref().and_then(|tls| tls.agreed());
+    let outbox = conn.outbox.lock();
+    let agreed = outbox.tls.as_ref().and_then(|tls| tls.agreed());
+    let resumed = outbox.tls.as_ref().filter(|tls| tls.is_resumed()).map(|tls| tls.peer_chain());
+    drop(outbox);
+    if resumed.is_some_and(|chain| !is_in_force(&chain, SystemTime::now())) {
+        return Err("the certificate of a resumed session has expired".to_owned());
+    }
     conn.rare.lock().about.get_or_insert_default().tls = agreed;
     Ok(())
 }

@@ -16,6 +16,7 @@
 //! | `connection`, `opening`, `handshake`, `reader` | the async shell of a connection: TLS, greeting, reading |
 //! | `upgrade`, `framing`, `unframe` | WebSocket: the HTTP request, frames both ways |
 //! | `authorize`, `claims` | CONNECT, exclusive names |
+//! | `resumption`, `descriptors` | TLS tickets; how many files may be open |
 //! | `turns` | who may compute a handshake next |
 //! | `lame_duck` | leaving slowly |
 //! | `session` | the engine: operations of one client |
@@ -44,6 +45,7 @@ mod claims;
 mod config;
 mod conn;
 mod connection;
+mod descriptors;
 mod framing;
 mod handshake;
 mod index;
@@ -60,6 +62,7 @@ mod permission;
 mod reader;
 mod reload;
 mod responses;
+mod resumption;
 mod route;
 mod service;
 mod session;
@@ -82,6 +85,7 @@ pub use config::{
     ServiceExport, ServiceImport, ServiceLatency, StartError, StreamExport, StreamImport, SubjectMapping, TlsStart,
     TransformError, WebSocketSettings,
 };
+pub use descriptors::descriptor_limit;
 pub use local::{LocalMessage, LocalSubscription};
 pub use monitor::Monitor;
 pub use reload::{Reload, ReloadError, Reloaded};

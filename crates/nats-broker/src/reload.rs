@@ -99,7 +99,7 @@ impl Broker {
         shared.hub.max_pending.store(live.config.max_pending, Ordering::Relaxed);
         shared.hub.write_deadline_ms.store(live.config.write_deadline.as_millis() as u64, Ordering::Relaxed);
         for (running, listener) in shared.listeners().iter().zip(&live.config.listen) {
-            running.tls.store(listener.tls.clone());
+            running.set_tls(listener.tls.clone());
         }
         let mut reloaded = Reloaded::default();
         end_removed_accounts(shared, &live);

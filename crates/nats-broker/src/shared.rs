@@ -20,6 +20,7 @@ use crate::conn::{Conn, Hub};
 use crate::io::Engine;
 use crate::live::Live;
 use crate::monitor::{ClosedConnection, CpuMeter};
+use crate::resumption::with_tickets;
 use crate::subscription::Subscription;
 use crate::sys::System;
 use crate::totals::Totals;
@@ -31,6 +32,17 @@ pub(crate) struct RunningListener {
     pub(crate) addr: SocketAddr,
     /// TLS for connections from now on.
     pub(crate) tls: ArcSwapOption<rustls::ServerConfig>,
+}
+
+impl RunningListener {
+    pub(crate) fn new(addr: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        Self { addr, tls: ArcSwapOption::new(tls.map(with_tickets)) }
+    }
+
+    /// New TLS settings. Sessions that began under the old ones are not resumed.
+    pub(crate) fn set_tls(&self, tls: Option<Arc<rustls::ServerConfig>>) {
+        self.tls.store(tls.map(with_tickets));
+    }
 }
 
 /// The connections.
@@ -171,20 +183,28 @@ impl Shared {
         }
         drop(roster);
         if let Some(conn) = crowded_out {
-            self.crowd_out(&conn);
+            self.crowd_out(&conn, &format!("the limit of {most} connections is reached"));
         }
         true
     }
 
+    /// Makes room for others when there are no file descriptors: ends the newcomer that has been at it for longest.
+    pub(crate) fn make_room(&self) {
+        let mut roster = self.roster.lock();
+        let oldest = roster.newcomers.pop_first();
+        let conn = oldest.and_then(|oldest| roster.all.remove(&oldest));
+        drop(roster);
+        if let Some(conn) = conn {
+            self.crowd_out(&conn, "there are no more file descriptors");
+        }
+    }
+
     /// Ends a connection that never logged in, without last words: its socket is needed.
-    fn crowd_out(&self, conn: &Conn) {
+    fn crowd_out(&self, conn: &Conn, why: &str) {
         let waited = conn.started.elapsed().unwrap_or_default();
-        let most = self.live().config.max_connections;
         let refusal = Refusal {
             reason: "crowded_out",
-            detail: format!(
-                "the limit of {most} connections is reached and this one had not logged in for {waited:.1?}"
-            ),
+            detail: format!("{why} and this one had not logged in for {waited:.1?}"),
             claimed: None,
         };
         self.observer.refused(conn.remote, &refusal);

@@ -267,6 +267,11 @@ impl Tls {
         chain.map(|chain| chain.iter().map(|der| der.clone().into_owned()).collect()).unwrap_or_default()
     }
 
+    /// Whether the handshake took an earlier session up again.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.session.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// What the handshake agreed on.
     pub(crate) fn agreed(&self) -> Option<(rustls::ProtocolVersion, rustls::CipherSuite)> {
         Some((self.session.protocol_version()?, self.session.negotiated_cipher_suite()?.suite()))

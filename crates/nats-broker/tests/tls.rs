@@ -396,3 +396,54 @@ async fn silence_where_tls_is_optional_ends_at_the_auth_deadline() {
     assert_eq!(raw.rest().await, "-ERR 'Authentication Timeout'\r\n");
     broker.shutdown().await;
 }
+
+/// Joins once more with the same settings, and so with the tickets of the first time. Says whether a session was resumed.
+async fn join_again(broker: &Broker, config: &Arc<ClientConfig>) -> bool {
+    let name = ServerName::try_from("localhost").unwrap();
+    let (raw, _) = Raw::connect_info(broker.local_addr(0).unwrap()).await;
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, raw.into_stream()).await.unwrap();
+    let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    let mut raw = Raw::over(stream);
+    raw.send(CONNECT).await;
+    raw.sync().await;
+    is_resumed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_session_shows_the_certificates_of_the_first_one() {
+    let pki = Pki::new();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let chains = Arc::new(Chains::default());
+        let server = pki.server();
+        let broker = start(vec![Listener::tls("127.0.0.1:0".parse().unwrap(), Arc::clone(&server))], chains.clone());
+        let identity = pki.issue("client", ExtendedKeyUsagePurpose::ClientAuth);
+        let known = Arc::new(pki.client(Some(identity), &[version]));
+        let nobody = Arc::new(pki.client(None, &[version]));
+        for config in [&known, &nobody] {
+            assert!(!join_again(&broker, config).await, "the first time");
+            assert!(join_again(&broker, config).await, "the second time");
+        }
+        assert_eq!(*chains.0.lock().unwrap(), [Some(1), Some(1), Some(0), Some(0)]);
+        // New settings, be they equal, end all tickets: whom they trust may have changed.
+        assert!(broker.set_tls(0, server));
+        assert!(!join_again(&broker, &known).await, "after new settings");
+        assert!(join_again(&broker, &known).await);
+        broker.shutdown().await;
+    }
+}
+
+/// Settings that want no tickets get none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedder_can_switch_resumption_off() {
+    let pki = Pki::new();
+    let mut server = rustls::ServerConfig::clone(&pki.server());
+    server.send_tls13_tickets = 0;
+    server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    let listener = Listener::tls("127.0.0.1:0".parse().unwrap(), Arc::new(server));
+    let broker = start(vec![listener], Arc::new(OpenAuthenticator::default()));
+    let config = Arc::new(pki.client(None, BOTH));
+    for _ in 0..3 {
+        assert!(!join_again(&broker, &config).await);
+    }
+    broker.shutdown().await;
+}

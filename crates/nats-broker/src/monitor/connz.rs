@@ -9,7 +9,7 @@ use serde::Serialize;
 use nats_proto::subject::matches;
 
 use super::{QueryError, go_duration, rfc3339, uptime};
-use crate::conn::Conn;
+use crate::conn::{Conn, flag};
 use crate::shared::Shared;
 use crate::subscription::Subscription;
 use crate::totals::Traffic;
@@ -381,7 +381,7 @@ fn entry(shared: &Shared, conn: &Conn, now: SystemTime) -> ConnzEntry {
     ConnzEntry {
         cid: conn.cid,
         kind: "Client",
-        client_type: "nats",
+        client_type: if conn.has(flag::WEBSOCKET) { "websocket" } else { "nats" },
         ip: conn.remote.map(|remote| remote.ip().to_string()).unwrap_or_default(),
         port: conn.remote.map_or(0, |remote| remote.port()),
         start: rfc3339(conn.started),
