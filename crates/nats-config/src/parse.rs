@@ -467,14 +467,16 @@ impl Parser<'_> {
         let path: PathBuf = path.components().filter(|part| *part != std::path::Component::CurDir).collect();
         let looping = path == cursor.file() || self.including.contains(&path);
         if looping || self.including.len() >= MAX_INCLUDE_DEPTH {
-            return self.fail(named, format!("{} includes itself", path.display()), None);
+            return self.fail(named, format!("{} includes itself", shown(&path.to_string_lossy())), None);
         }
         if self.sources.len() >= MAX_FILES {
             return self.fail(named, format!("more than {MAX_FILES} files are included"), None);
         }
         let text = match self.files.read(&path) {
             Ok(text) => text,
-            Err(reason) => return self.fail(named, format!("the file cannot be included: {reason}"), None),
+            Err(reason) => {
+                return self.fail(named, format!("the file cannot be included: {}", one_line(&reason, 300)), None);
+            }
         };
         // What it says becomes part of this block, but it sees nothing of it.
         let outer = std::mem::replace(&mut self.scopes, vec![Scope::default()]);
@@ -496,12 +498,16 @@ fn inside(mut problem: Box<Problem>, start: &Position) -> Box<Problem> {
     problem
 }
 
-/// A name fit for a message: control characters escaped, cut when long.
+/// A name fit for a message.
 pub(crate) fn shown(name: &str) -> String {
-    const LONGEST: usize = 60;
-    let mut text: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    if name.chars().nth(LONGEST).is_some() {
-        text.push('…');
+    one_line(name, 60)
+}
+
+/// A text fit for one line of a message: control characters escaped, cut when long.
+fn one_line(text: &str, longest: usize) -> String {
+    let mut line: String = text.chars().take(longest).flat_map(char::escape_debug).collect();
+    if text.chars().nth(longest).is_some() {
+        line.push('…');
     }
-    text
+    line
 }

@@ -53,6 +53,9 @@ impl Sources {
         let (_, text) = self.texts.iter().find(|(file, _)| *file == at.file)?;
         let number = usize::try_from(at.line).ok()?.checked_sub(1)?;
         let line = text.strip_prefix('\u{feff}').unwrap_or(text).split('\n').nth(number)?;
+        if line.trim().is_empty() {
+            return None;
+        }
         let column = usize::try_from(at.column).ok()?.saturating_sub(1);
         let (line, column) = without_secrets(line, column);
         let skipped = if line.len() > SHOWN { column.saturating_sub(SHOWN_BEFORE) } else { 0 };
@@ -99,13 +102,13 @@ fn secret_value(line: &[char], at: usize) -> Option<std::ops::Range<usize>> {
     if !SECRET_NAMES.iter().any(|secret| *secret == name || name.ends_with(&format!("_{secret}"))) {
         return None;
     }
-    let separators =
-        line[name_end..].iter().take_while(|c| c.is_whitespace() || matches!(c, '"' | '\'' | ':' | '=')).count();
-    let quoted = line[name_end..name_end + separators]
-        .iter()
-        .rev()
-        .take_while(|c| !matches!(c, ':' | '='))
-        .find(|c| matches!(c, '"' | '\''));
+    // The quote that ends the name, what stands between, the quote that begins the value.
+    let is_quote = |c: &&char| matches!(c, '"' | '\'');
+    let quoted_name = at.checked_sub(1).and_then(|before| line.get(before)).filter(is_quote);
+    let after_name = name_end + usize::from(quoted_name.is_some() && line.get(name_end) == quoted_name);
+    let between = line[after_name..].iter().take_while(|c| c.is_whitespace() || matches!(c, ':' | '=')).count();
+    let quoted = line.get(after_name + between).filter(is_quote);
+    let separators = after_name - name_end + between + usize::from(quoted.is_some());
     let start = name_end + separators;
     let value = &line[start..];
     let length = match quoted {
@@ -145,6 +148,8 @@ mod tests {
         assert_eq!(shown("{\"token\":\"t\"}", 12), ("{\"token\":\"****\"}".to_owned(), 15));
         assert_eq!(shown("  'token' 'abc", 12), ("  'token' '****".to_owned(), 11));
         assert_eq!(shown("token_cookie: x", 3), ("token_cookie: x".to_owned(), 3));
+        assert_eq!(shown("password: \"\" }", 12), ("password: \"\" }".to_owned(), 12));
+        assert_eq!(shown("password:\"x\"}", 11), ("password:\"****\"}".to_owned(), 14));
         assert_eq!(shown("bypass: y", 3), ("bypass: y".to_owned(), 3));
     }
 }

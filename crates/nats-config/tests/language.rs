@@ -192,6 +192,8 @@ fn included_files_are_named_in_errors_and_see_nothing_outside() {
     assert!(
         stage.load().unwrap_err().to_string().starts_with("/etc/nats/sub/a.conf:2:10: the file cannot be included")
     );
+    let error = refusal("include \"a\nb\"");
+    assert_eq!(error.lines().count(), 3, "{error}");
     let stage = Stage::new("include 'a.conf'").file("a.conf", "\nzzz: 1");
     assert!(
         stage.load().unwrap_err().to_string().starts_with("/etc/nats/a.conf:2:1: the configuration has no setting zzz")
@@ -333,6 +335,7 @@ fn tls_and_websocket() {
         "tls { min_version: \"1.1\" }",
         "websocket { port: 8080 }",
         "tls { pinned_certs: [abc] }",
+        "tls { cipher_suites: [X] }",
     ] {
         assert!(Stage::new(text).load().is_err(), "{text}");
     }

@@ -40,8 +40,7 @@ pub(crate) fn start_problems(settings: &Settings, sources: &Sources) -> Vec<Prob
     {
         missing(name, format!("the system account {} is not among the accounts", shown(name)));
     }
-    let websocket = settings.websocket.as_ref().and_then(|websocket| websocket.no_auth_user.as_ref());
-    for name in [settings.no_auth_user.as_ref(), websocket].into_iter().flatten() {
+    for name in no_auth_users(settings) {
         let known = |user: &User| user.user.as_ref() == Some(name) || user.nkey.as_ref() == Some(name);
         if !all_users(settings).any(known) {
             missing(name, format!("no_auth_user: there is no user {} in a list of users", shown(name)));
@@ -53,6 +52,12 @@ pub(crate) fn start_problems(settings: &Settings, sources: &Sources) -> Vec<Prob
 fn all_users(settings: &Settings) -> impl Iterator<Item = &User> {
     let listed = settings.authorization.iter().flat_map(|block| &block.users);
     listed.chain(settings.accounts.iter().flat_map(|account| &account.users))
+}
+
+/// The users of clients without credentials.
+fn no_auth_users(settings: &Settings) -> impl Iterator<Item = &Located<String>> {
+    let websocket = settings.websocket.as_ref().and_then(|websocket| websocket.no_auth_user.as_ref());
+    settings.no_auth_user.iter().chain(websocket)
 }
 
 fn payload(settings: &Settings, reader: &mut Reader<'_>) {
@@ -142,7 +147,9 @@ fn users(settings: &Settings, reader: &mut Reader<'_>) {
         {
             reader.problem(&name.at, format!("the user {} is there twice", shown(name)), None);
         }
-        if let Some(name) = user.user.as_ref().filter(|_| !mapped) {
+        let Some(name) = user.user.as_ref().filter(|_| !mapped) else { continue };
+        // Whoever names no user becomes this one: a password would keep nobody out.
+        if user.password.is_some() || !no_auth_users(settings).any(|no_auth| no_auth == name) {
             password(name, user.password.as_ref().map(|password| password.expose()), reader);
         }
     }

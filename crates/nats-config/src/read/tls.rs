@@ -107,7 +107,12 @@ fn names(entry: &Entry<'_>, reader: &mut Reader<'_>, known: &[&str]) -> Vec<Loca
     }
     for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
         let message = format!("this broker does not offer {}", crate::parse::shown(name));
-        reader.warn(&name.at, message, None);
+        // The reference has more of them, all with names of this form.
+        if name.starts_with("TLS_") || name.starts_with("Curve") {
+            reader.warn(&name.at, message, None);
+        } else {
+            reader.problem(&name.at, message, Some(&format!("there are {}", known.join(", "))));
+        }
     }
     names
 }
