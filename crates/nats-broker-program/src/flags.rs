@@ -352,6 +352,14 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_command_line_is_read_or_refused(words in proptest::collection::vec("(-{0,3}[a-zA-Z_]{0,8}(=.{0,4})?|.{0,6})", 0..6)) {
+            // A run, a word or a reason; never a panic.
+            let _ = parse(words);
+        }
+    }
+
     #[test]
     fn flags_of_absent_parts_are_kept_apart() {
         let flags = flags("--routes nats://x:1 --cluster_listen=nats://x:2 -s --no_advertise=false");

@@ -1,16 +1,28 @@
 //! Log lines in nats-server's shape, which wrappers read: `[pid] 2026/11/29 15:45:35.808531 [INF] text` (spec 07 §23).
+//!
+//! A thread of its own writes them: whoever started the program and does not read its stderr, or a disk that is slow, must
+//! not hold up those who move messages.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// Lines that may wait for the thread that writes them: a burst of a whole fleet that reconnects. More are dropped, and
+/// counted in a line of their own.
+const WAITING: usize = 8192;
+/// How long the end of the program waits for them.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// How and where lines are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +59,67 @@ pub(crate) struct LogError {
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     lines: Arc<Mutex<Lines>>,
+    queue: Queue,
     level: LevelHandle,
+}
+
+/// What is sent to the thread that writes.
+enum Item {
+    Line {
+        time: jiff::Timestamp,
+        level: &'static str,
+        text: String,
+    },
+    /// Everything before this was written.
+    Flush(SyncSender<()>),
+}
+
+/// The way to the thread that writes.
+#[derive(Debug, Clone)]
+struct Queue {
+    sender: SyncSender<Item>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Queue {
+    fn new(lines: Arc<Mutex<Lines>>) -> Self {
+        let (sender, items) = sync_channel(WAITING);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&dropped);
+        // Ends with the last sender. Without a thread nothing is written, and nothing else is wrong.
+        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&items, &lines, &counted));
+        Self { sender, dropped }
+    }
+
+    /// Never waits.
+    fn line(&self, level: &'static str, text: String) {
+        let item = Item::Line { time: jiff::Timestamp::now(), level, text };
+        if self.sender.try_send(item).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn write(items: &Receiver<Item>, lines: &Mutex<Lines>, dropped: &AtomicU64) {
+    for item in items {
+        match item {
+            Item::Line { time, level, text } => {
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                lines.write(time, level, &text);
+                let missing = dropped.swap(0, Ordering::Relaxed);
+                if missing > 0 {
+                    lines.write(
+                        time,
+                        "WRN",
+                        &format!("{missing} lines are missing here: they came faster than they could be written"),
+                    );
+                }
+            }
+            Item::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
 }
 
 type Reload = tracing_subscriber::reload::Handle<Targets, tracing_subscriber::Registry>;
@@ -77,15 +149,25 @@ impl Log {
         let lines = Arc::new(Mutex::new(Lines::open(settings)?));
         let targets = targets(lines.lock().unwrap_or_else(PoisonError::into_inner).settings.debug);
         let (filter, level) = tracing_subscriber::reload::Layer::new(targets);
-        let layer = LogLayer { lines: Arc::clone(&lines) };
+        let queue = Queue::new(Arc::clone(&lines));
+        let layer = LogLayer { queue: queue.clone() };
         // A second start in one process, as in tests, keeps the first one.
         let is_first = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok();
-        Ok(Self { lines, level: LevelHandle(is_first.then_some(level)) })
+        Ok(Self { lines, queue, level: LevelHandle(is_first.then_some(level)) })
+    }
+
+    /// Waits until what was said is written, but not for ever.
+    pub(crate) fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.queue.sender.try_send(Item::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(FLUSH_TIME);
+        }
     }
 
     /// A line that says why the program ends.
     pub(crate) fn fatal(&self, text: &str) {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).write("FTL", text);
+        self.queue.line("FTL", text.to_owned());
+        self.flush();
     }
 
     /// Opens the file again, after it was moved away. The old one stays in use when that fails.
@@ -155,8 +237,8 @@ impl Lines {
         Ok(Self { settings, file })
     }
 
-    fn write(&mut self, level: &str, text: &str) {
-        let line = line(&self.settings, level, text);
+    fn write(&mut self, time: jiff::Timestamp, level: &str, text: &str) {
+        let line = line(&self.settings, time, level, text);
         // A full disk or a closed terminal must not stop the broker.
         let Some((file, size)) = &mut self.file else {
             let _ = std::io::stderr().write_all(line.as_bytes());
@@ -208,14 +290,14 @@ impl Lines {
 }
 
 /// One event is one line, whatever a peer or a file put into its text.
-fn line(settings: &LogSettings, level: &str, text: &str) -> String {
+fn line(settings: &LogSettings, time: jiff::Timestamp, level: &str, text: &str) -> String {
     let mut line = format!("[{}] ", std::process::id());
     if settings.has_time {
         const FORM: &str = "%Y/%m/%d %H:%M:%S%.6f ";
         let time = if settings.is_utc {
-            jiff::Timestamp::now().strftime(FORM).to_string()
+            time.strftime(FORM).to_string()
         } else {
-            jiff::Zoned::now().strftime(FORM).to_string()
+            time.to_zoned(jiff::tz::TimeZone::system()).strftime(FORM).to_string()
         };
         line.push_str(&time);
     }
@@ -232,7 +314,7 @@ fn line(settings: &LogSettings, level: &str, text: &str) -> String {
 }
 
 struct LogLayer {
-    lines: Arc<Mutex<Lines>>,
+    queue: Queue,
 }
 
 /// The message and what belongs to it: `text key=value`.
@@ -264,7 +346,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             Level::DEBUG => "DBG",
             Level::TRACE => "TRC",
         };
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).write(level, &text.message);
+        self.queue.line(level, text.message);
     }
 }
 
@@ -279,7 +361,7 @@ mod tests {
     #[test]
     fn lines_have_the_shape_that_wrappers_read() {
         let settings = LogSettings { is_utc: true, ..LogSettings::default() };
-        let text = line(&settings, "INF", "Server is ready");
+        let text = line(&settings, jiff::Timestamp::now(), "INF", "Server is ready");
         let rest = text.strip_prefix(&format!("[{}] ", pid())).unwrap();
         let (time, rest) = rest.split_at("2026/11/29 15:45:35.808531".len());
         assert!(
@@ -290,7 +372,33 @@ mod tests {
         );
         assert_eq!(rest, " [INF] Server is ready\n");
         let bare = LogSettings { has_time: false, ..settings };
-        assert_eq!(line(&bare, "WRN", "a\r\n[INF] b"), format!("[{}] [WRN] a\\r\\n[INF] b\n", pid()));
+        assert_eq!(
+            line(&bare, jiff::Timestamp::now(), "WRN", "a\r\n[INF] b"),
+            format!("[{}] [WRN] a\\r\\n[INF] b\n", pid())
+        );
+    }
+
+    #[test]
+    fn whoever_logs_never_waits_and_what_is_dropped_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.log");
+        let settings = LogSettings { file: Some(path.clone()), has_time: false, ..LogSettings::default() };
+        let lines = Arc::new(Mutex::new(Lines::open(settings).unwrap()));
+        let queue = Queue::new(Arc::clone(&lines));
+        // The writing thread gets no further than here.
+        let held = lines.lock().unwrap();
+        for n in 0..WAITING + 100 {
+            queue.line("INF", n.to_string());
+        }
+        let missing = queue.dropped.load(Ordering::Relaxed);
+        assert!((99..=100).contains(&missing), "{missing}");
+        drop(held);
+        let (done, wait) = sync_channel(1);
+        queue.sender.send(Item::Flush(done)).unwrap();
+        wait.recv().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&format!("[WRN] {missing} lines are missing here")), "{}", &text[..200]);
+        assert_eq!(text.lines().count(), WAITING + 100 - usize::try_from(missing).unwrap() + 1);
     }
 
     #[test]
@@ -300,13 +408,13 @@ mod tests {
         let settings = LogSettings { file: Some(path.clone()), size_limit: 100, ..LogSettings::default() };
         let mut lines = Lines::open(settings).unwrap();
         for n in 0..4 {
-            lines.write("INF", &format!("line {n} {}", "x".repeat(60)));
+            lines.write(jiff::Timestamp::now(), "INF", &format!("line {n} {}", "x".repeat(60)));
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 5);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
         std::fs::write(dir.path().join("f.log.kept"), "").unwrap();
         lines.settings.max_files = 3;
-        lines.write("INF", &"x".repeat(100));
+        lines.write(jiff::Timestamp::now(), "INF", &"x".repeat(100));
         // The present one, two put aside, and a stranger.
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
     }

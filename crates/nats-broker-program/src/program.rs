@@ -183,7 +183,10 @@ fn run_broker(name: &str, flags: &Flags) -> ExitCode {
         ended
     });
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            log.flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             log.fatal(&error.to_string());
             if has_file { fail(name, &error) } else { ExitCode::FAILURE }

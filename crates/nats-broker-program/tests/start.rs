@@ -310,6 +310,56 @@ fn files_without_users_of_ordinary_accounts_let_everybody_in() {
 }
 
 #[test]
+fn many_logins_with_hashes_wait_for_each_other_and_for_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "authorization { timeout: 20, users: [\
+        { user: h, password: \"$2a$04$PEoUKB.ab0U.ms4jKWuh2..sUqipBUjKOfM9pyOZ5gzMOD2U99yvm\" }, { user: p, password: x } ] }";
+    let mut running = Running::configured(dir.path(), config);
+    let addr = running.clients();
+    let login = |user: &str, password: &str| {
+        let (mut raw, _) = Raw::connect(addr);
+        let connect = format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{password}\"}}\r\nPING\r\n");
+        raw.send(connect.as_bytes());
+        raw
+    };
+    let mut hashed: Vec<Raw> = (0..200).map(|n| login("h", if n % 2 == 0 { "bcpass" } else { "wrong" })).collect();
+    assert_eq!(login("p", "x").line(), "PONG");
+    for (n, raw) in hashed.iter_mut().enumerate() {
+        assert_eq!(raw.line(), if n % 2 == 0 { "PONG" } else { "-ERR 'Authorization Violation'" });
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("test.conf"), "authorization { user: u, password: p }").unwrap();
+    let mut command = command("nats-broker");
+    let arguments = ["-a", "127.0.0.1", "-p", "-1", "-c", "test.conf", "--ports_file_dir", "."];
+    let mut child =
+        command.current_dir(dir.path()).args(arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let ports = dir.path().join(format!("nats-server_{}.ports", child.id()));
+    let deadline = std::time::Instant::now() + common::DEADLINE;
+    while !ports.exists() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    let ports: Value = serde_json::from_slice(&std::fs::read(ports).unwrap()).unwrap();
+    let addr: SocketAddr = ports["nats"][0].as_str().unwrap().strip_prefix("nats://").unwrap().parse().unwrap();
+    // Each is a line of the log; together they are more than a pipe holds.
+    for _ in 0..1500 {
+        let (mut raw, _) = Raw::connect(addr);
+        raw.send(b"CONNECT {\"verbose\":false,\"user\":\"u\",\"pass\":\"wrong\"}\r\n");
+        assert_eq!(raw.line(), "-ERR 'Authorization Violation'");
+    }
+    let (mut raw, _) = Raw::connect(addr);
+    raw.send(b"CONNECT {\"verbose\":false,\"user\":\"u\",\"pass\":\"p\"}\r\nPING\r\n");
+    assert_eq!(raw.line(), "PONG");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(raw.end(), "");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn exports_with_the_importers_name_in_them_are_imported_under_it_only() {
     let dir = tempfile::tempdir().unwrap();
     for (subject, code) in [("ask.B", 0), ("ask.C", 1), ("ask.*", 1)] {

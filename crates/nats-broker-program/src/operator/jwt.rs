@@ -106,3 +106,44 @@ pub(crate) fn undecorated(text: &str) -> &str {
         None => text.trim(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::claims::{AccountClaims, UserClaims};
+    use super::*;
+
+    /// Tokens come from clients before anybody knows them.
+    fn try_all(token: &str) {
+        assert!(read::<UserClaims>(token, "user").is_err());
+        assert!(read::<AccountClaims>(token, "account").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn texts_that_nobody_signed_are_refused(text in ".{0,200}", parts in prop::array::uniform3("[A-Za-z0-9_=-]{0,80}")) {
+            try_all(&text);
+            try_all(&parts.join("."));
+        }
+
+        #[test]
+        fn claims_of_any_form_are_refused_without_a_signature(claims in "[{}\\[\\]\"a-z:0-9,]{0,100}", signature in prop::collection::vec(any::<u8>(), 0..80)) {
+            let header = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
+            try_all(&format!("{header}.{}.{}", URL_SAFE_NO_PAD.encode(&claims), URL_SAFE_NO_PAD.encode(&signature)));
+            // With a key of a known form, so that the signature is looked at.
+            let signed = format!("{{\"iss\":\"UAB2CB576PHBBPQ5ODORRZ2LYCMWPZGWGCN2KDK7DXOIMZASKUY3RLKK\",\"sub\":\"x\",\"nats\":{{\"type\":\"user\",\"version\":2,\"pub\":{claims:?}}}}}");
+            try_all(&format!("{header}.{}.{}", URL_SAFE_NO_PAD.encode(&signed), URL_SAFE_NO_PAD.encode(&signature)));
+        }
+    }
+
+    #[test]
+    fn lines_around_a_token_are_left_out() {
+        assert_eq!(
+            undecorated("-----BEGIN NATS OPERATOR JWT-----\neyJ.a.b\n------END NATS OPERATOR JWT------\n"),
+            "eyJ.a.b"
+        );
+        assert_eq!(undecorated(" eyJ.a.b\n"), "eyJ.a.b");
+        assert_eq!(undecorated("-----BEGIN NATS OPERATOR JWT-----"), "");
+    }
+}

@@ -1,6 +1,7 @@
 //! Passwords and tokens: plain ones and bcrypt hashes (spec 07 §7).
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
@@ -70,10 +71,16 @@ impl Secret {
         }
     }
 
-    /// Tells whether a secret has changed without telling the secret.
+    /// Tells whether a secret has changed without telling the secret: other in every process, so that nobody who gets to
+    /// see it can try passwords on it.
     pub(crate) fn digest(&self) -> String {
+        static SALT: OnceLock<[u64; 2]> = OnceLock::new();
+        let salt = SALT.get_or_init(|| [0, 1].map(|n: u64| RandomState::new().hash_one(n)));
         let (Self::Plain(text) | Self::Bcrypt(text)) = self;
-        hex(&Sha256::digest(text.as_bytes()))
+        let mut hasher = Sha256::new();
+        salt.iter().for_each(|part| hasher.update(part.to_le_bytes()));
+        hasher.update(text.as_bytes());
+        hex(&hasher.finalize())
     }
 
     pub(crate) fn is_plain(&self) -> bool {
