@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use choria_security::cert::CertificateFacts;
 use nats_broker::{Authenticator, ConnectRequest, ConnectionKind, ExclusiveClaim, Grant, Refusal};
 
-use crate::policy::{self, Account, ConnectFacts, Origin, PolicyGrant, PolicyInputs, Tls};
+use crate::policy::{
+    self, Account, ConnectFacts, Origin, PolicyGrant, PolicyInputs, PolicyRefusal, Present, Reason, Standing, Tls,
+};
+use crate::trust::ClientAuthorities;
 
 /// How long the holder of a node's name has to show that it lives when another connection claims the name.
 const CLAIM_PROBE: Duration = Duration::from_secs(2);
@@ -16,29 +18,44 @@ const CLAIM_PROBE: Duration = Duration::from_secs(2);
 /// Year 2106, which stands for every later one.
 const FAR_FUTURE: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Answers CONNECTs with [`policy::decide`]. The inputs can be replaced while connections come and go.
+/// Answers CONNECTs with [`policy::decide`]. A reload makes another one, which judges the connections that are there with
+/// [`policy::reconsider`].
 #[derive(Debug)]
 pub(crate) struct PolicyAuthenticator {
-    inputs: ArcSwap<PolicyInputs>,
+    inputs: PolicyInputs,
+    authorities: ClientAuthorities,
 }
 
 impl PolicyAuthenticator {
-    pub(crate) fn new(inputs: PolicyInputs) -> Self {
-        Self { inputs: ArcSwap::from_pointee(inputs) }
-    }
-
-    /// Decides by `inputs` from now on. Open connections stay as they are.
-    pub(crate) fn replace(&self, inputs: PolicyInputs) {
-        self.inputs.store(Arc::new(inputs));
+    pub(crate) fn new(inputs: PolicyInputs, authorities: ClientAuthorities) -> Self {
+        Self { inputs, authorities }
     }
 
     pub(crate) fn decide(&self, request: &ConnectRequest, now: i64) -> Result<Grant, Refusal> {
         let names = certificate_names(request);
         let facts = facts(request, &names);
-        policy::decide(&self.inputs.load(), &facts, now).map(into_grant).map_err(|refusal| Refusal {
-            reason: refusal.reason.as_str(),
-            detail: refusal.detail,
-            claimed: refusal.claimed,
+        let authority = self.authority(request, &facts, now)?;
+        let grant = policy::decide(&self.inputs, &facts, now).map_err(into_refusal)?;
+        let standing = Standing::of(&self.inputs, &facts, authority.as_deref());
+        Ok(into_grant(grant, standing.as_ref()))
+    }
+
+    /// The authority behind the peer's certificate, when it showed one.
+    fn authority(
+        &self,
+        request: &ConnectRequest,
+        facts: &ConnectFacts<'_>,
+        now: i64,
+    ) -> Result<Option<String>, Refusal> {
+        let Some(peer) = request.tls.as_ref().filter(|peer| peer.is_verified()) else { return Ok(None) };
+        let authority = self.authorities.behind(&peer.verified_chain, now);
+        if authority.is_some() {
+            return Ok(authority);
+        }
+        Err(Refusal {
+            reason: Reason::CaNotTrusted.as_str(),
+            detail: "the CA of its certificate was trusted when it began to connect and is not any more".to_owned(),
+            claimed: facts.claimed().map(str::to_owned),
         })
     }
 }
@@ -48,6 +65,24 @@ impl Authenticator for PolicyAuthenticator {
     async fn authenticate(&self, request: ConnectRequest) -> Result<Grant, Refusal> {
         self.decide(&request, unix_now())
     }
+
+    fn reconsider(&self, _cid: u64, present: &Grant) -> Result<Grant, Refusal> {
+        let claimed = present.tag.as_deref().or(present.presence.as_deref()).or(present.user.as_deref());
+        let Some(standing) = present.proof.as_deref().and_then(|proof| proof.parse::<Standing>().ok()) else {
+            return Err(Refusal {
+                reason: Reason::NoCredentials.as_str(),
+                detail: "nothing is known of how it logged in".to_owned(),
+                claimed: claimed.map(str::to_owned),
+            });
+        };
+        let about = Present { user: present.user.as_deref(), node: present.tag.as_deref(), claimed };
+        let permissions = policy::reconsider(&self.inputs, self.authorities.ids(), &standing, about);
+        Ok(Grant { permissions: permissions.map_err(into_refusal)?, ..present.clone() })
+    }
+}
+
+fn into_refusal(refusal: PolicyRefusal) -> Refusal {
+    Refusal { reason: refusal.reason.as_str(), detail: refusal.detail, claimed: refusal.claimed }
 }
 
 pub(crate) fn unix_now() -> i64 {
@@ -84,7 +119,7 @@ fn facts<'a>(request: &'a ConnectRequest, names: &'a [String]) -> ConnectFacts<'
     }
 }
 
-fn into_grant(grant: PolicyGrant) -> Grant {
+fn into_grant(grant: PolicyGrant, standing: Option<&Standing>) -> Grant {
     let expires_at = grant.expires_at.map(|second| {
         let second = u64::try_from(second).unwrap_or(0);
         // A time beyond what the system can express never comes.
@@ -102,7 +137,7 @@ fn into_grant(grant: PolicyGrant) -> Grant {
         }),
         presence: grant.presence,
         tag: grant.tag.map(Arc::from),
-        proof: None,
+        proof: standing.map(|standing| Arc::from(standing.to_string())),
     }
 }
 
@@ -151,7 +186,7 @@ mod tests {
 
     #[test]
     fn grants_and_refusals_keep_what_matters() {
-        let grant = into_grant(PolicyGrant {
+        let granted = PolicyGrant {
             account: Account::Provisioning,
             user: None,
             permissions: policy::permissions::bound_node("n1"),
@@ -159,7 +194,9 @@ mod tests {
             claim: Some("n1".into()),
             presence: None,
             tag: Some("n1".into()),
-        });
+        };
+        let grant = into_grant(granted, Some(&Standing::Token { signer: "00ff".into() }));
+        assert_eq!(grant.proof.as_deref(), Some("token 00ff"));
         assert_eq!(grant.account, "provisioning");
         assert_eq!(grant.expires_at, Some(UNIX_EPOCH + Duration::from_secs(1_795_170_575)));
         let claim =
@@ -169,11 +206,11 @@ mod tests {
 
         for (second, never) in [(i64::MAX, true), (i64::MIN, false)] {
             let grant = PolicyGrant { expires_at: Some(second), ..policy_grant() };
-            let expires = into_grant(grant).expires_at.unwrap();
+            let expires = into_grant(grant, None).expires_at.unwrap();
             assert_eq!(expires > SystemTime::now(), never, "{second}");
         }
 
-        let authenticator = PolicyAuthenticator::new(inputs());
+        let authenticator = authenticator(inputs());
         let connect = nats_proto::Connect { user: "provisioner".into(), pass: "no".into(), ..Default::default() };
         let refusal = authenticator.decide(&request(connect), 0).unwrap_err();
         assert_eq!((refusal.reason, refusal.claimed.as_deref()), ("wrong_password", Some("provisioner")));
@@ -191,13 +228,26 @@ mod tests {
         }
     }
 
+    fn authenticator(inputs: PolicyInputs) -> PolicyAuthenticator {
+        PolicyAuthenticator::new(inputs, ClientAuthorities::default())
+    }
+
     #[test]
-    fn replaced_inputs_judge_the_next_connection() {
-        let authenticator = PolicyAuthenticator::new(inputs());
+    fn a_successor_judges_what_was_granted_before() {
         let system = nats_proto::Connect { user: "system".into(), pass: "system-secret".into(), ..Default::default() };
         let in_process = ConnectRequest { kind: ConnectionKind::InProcess, tls: None, remote: None, ..request(system) };
-        assert_eq!(authenticator.decide(&in_process, 0).unwrap().account, "system");
-        authenticator.replace(PolicyInputs { system: None, ..inputs() });
-        assert_eq!(authenticator.decide(&in_process, 0).unwrap().account, "choria");
+        let granted = authenticator(inputs()).decide(&in_process, 0).unwrap();
+        assert_eq!(granted.account, "system");
+        assert_eq!(authenticator(inputs()).reconsider(1, &granted).unwrap(), granted);
+
+        let successor = authenticator(PolicyInputs { system: None, ..inputs() });
+        let refusal = successor.reconsider(1, &granted).unwrap_err();
+        assert_eq!((refusal.reason, refusal.claimed.as_deref()), ("user_changed", Some("system")));
+        assert_eq!(successor.decide(&in_process, 0).unwrap().account, "choria");
+
+        for proof in [None, Some("gibberish".into())] {
+            let unknown = Grant { proof, ..granted.clone() };
+            assert_eq!(authenticator(inputs()).reconsider(1, &unknown).unwrap_err().reason, "no_credentials");
+        }
     }
 }

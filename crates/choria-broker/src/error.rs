@@ -100,6 +100,9 @@ pub enum ReloadError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The network broker refused the whole.
+    #[error("the network broker: {0}")]
+    Network(#[from] nats_broker::ReloadError),
     /// A change that only a restart can make.
     #[error("{what} changed, which needs a restart")]
     NeedsRestart {

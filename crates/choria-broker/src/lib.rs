@@ -11,9 +11,10 @@
 //! | [`guard`] | unprovisioned nodes announce only themselves |
 //! | `accounts` | `system`, `choria`, `provisioning` and what crosses between them |
 //! | [`settings`] | the configuration, read and checked as a whole |
-//! | `watch`, `loglimit` | counters, log lines and events about refusals |
+//! | `watch`, `loglimit`, `tls_failure` | counters, log lines and events about refusals |
 //! | `metrics`, `stats`, `process` | Prometheus, the statistics port, figures of this process |
-//! | [`service`] | start, reload, drain |
+//! | `trust` | which CA is behind a client's certificate |
+//! | [`service`], `reload` | start, drain; replacing what is configured |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accounts;
@@ -24,11 +25,15 @@ mod loglimit;
 mod metrics;
 pub mod policy;
 mod process;
+mod reload;
 pub mod service;
 pub mod settings;
 mod stats;
+mod tls_failure;
+mod trust;
 mod watch;
 
 pub use error::{ReloadError, RunError, SettingsError, StartError};
+pub use reload::Reloaded;
 pub use service::{Handle, Service};
 pub use settings::Options;

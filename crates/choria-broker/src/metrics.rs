@@ -6,23 +6,49 @@
 
 use std::time::SystemTime;
 
-use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
+use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use nats_broker::AccountStats;
 
+use crate::policy::Account;
 use crate::process::{ProcessFigures, unix_seconds};
+use crate::reload::Reloaded;
+use crate::tls_failure::TlsFailure;
 
-/// Connections refused, by reason.
+/// Connections refused, or ended because their right was gone, by reason.
 pub(crate) const REFUSED: &str = "choria_broker_refused";
+/// TLS handshakes that failed, by cause.
+pub(crate) const TLS_FAILURES: &str = "choria_broker_tls_failures";
 /// Connections accepted, by account.
 pub(crate) const ACCEPTED: &str = "choria_broker_accepted";
 /// Publishes and subscriptions refused after CONNECT, by reason.
 pub(crate) const VIOLATIONS: &str = "choria_broker_violations";
+/// Connections ended because they read too slowly, by account and cause.
+pub(crate) const SLOW_CONSUMERS: &str = "choria_broker_slow_consumers";
 /// Claims of a node's name, by result: `granted`, `held`, `released`, `taken_over`.
 pub(crate) const CLAIMS: &str = "choria_broker_claims";
 /// Reloads of the configuration, by result: `done`, `failed`.
 pub(crate) const RELOADS: &str = "choria_broker_reloads";
+/// Unix time of the last reload, by result; 0 while there was none.
+pub(crate) const RELOADED_AT: &str = "choria_broker_reload_time_seconds";
+/// Connections that a reload had an effect on: `ended`, `changed`.
+pub(crate) const RELOAD_CONNECTIONS: &str = "choria_broker_reload_connections";
 /// Events about refusals that were left out because there were too many.
 pub(crate) const EVENTS_DROPPED: &str = "choria_broker_events_dropped";
+
+/// Help texts of our own counters and gauges.
+const HELP: [(&str, &str); 10] = [
+    (REFUSED, "Connections refused, or ended because their right to be here was gone"),
+    (TLS_FAILURES, "TLS handshakes that failed"),
+    (ACCEPTED, "Connections accepted"),
+    (VIOLATIONS, "Messages and subscriptions refused"),
+    (SLOW_CONSUMERS, "Connections ended because they did not take what they had subscribed to"),
+    (CLAIMS, "Claims of the name of an unprovisioned node"),
+    (RELOADS, "Reloads of the configuration"),
+    (RELOADED_AT, "When the configuration was last reloaded, in seconds since 1970; 0 for never"),
+    (RELOAD_CONNECTIONS, "Connections that a reload ended, or whose rights it changed"),
+    (EVENTS_DROPPED, "Events about refusals left out because there were too many"),
+];
 
 /// Name of a gauge and where its value comes from.
 type NetworkGauge = (&'static str, fn(&NetworkFigures) -> f64);
@@ -40,6 +66,23 @@ const NETWORK_GAUGES: [NetworkGauge; 11] = [
     ("choria_network_out_bytes", |f| float(f.out_bytes)),
     ("choria_network_slow_consumers", |f| float(f.slow_consumers)),
     ("choria_network_subscriptions", |f| float(f.subscriptions)),
+];
+
+/// Name and help of a series by account, and where its value comes from.
+type AccountSeries = (&'static str, &'static str, fn(&AccountStats) -> u64);
+
+/// What each account holds at the moment.
+const ACCOUNT_GAUGES: [AccountSeries; 2] = [
+    ("choria_broker_account_connections", "Open connections of an account", |a| a.connections as u64),
+    ("choria_broker_account_subscriptions", "Subscriptions in an account", |a| a.subscriptions as u64),
+];
+
+/// What each account has carried since the start, the connections that ended included.
+const ACCOUNT_COUNTERS: [AccountSeries; 4] = [
+    ("choria_broker_account_in_msgs", "Messages received from connections of an account", |a| a.in_msgs),
+    ("choria_broker_account_in_bytes", "Bytes of headers and payload received from an account", |a| a.in_bytes),
+    ("choria_broker_account_out_msgs", "Messages sent to connections of an account", |a| a.out_msgs),
+    ("choria_broker_account_out_bytes", "Bytes of headers and payload sent to an account", |a| a.out_bytes),
 ];
 
 /// What the network broker counts, at one moment.
@@ -90,6 +133,13 @@ impl Metrics {
     pub(crate) fn new(identity: &str, version: &str, sha: &str, started: SystemTime) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
+        for (name, help) in HELP {
+            // The recorder makes no difference between counters and gauges here.
+            recorder.describe_counter(KeyName::from(name), None, help.into());
+        }
+        for (name, help, _) in ACCOUNT_GAUGES.into_iter().chain(ACCOUNT_COUNTERS) {
+            recorder.describe_counter(KeyName::from(name), None, help.into());
+        }
         let metrics = Self { recorder, handle, identity: identity.to_owned(), started };
         metrics.counter("choria_build_info", &[("version", version), ("sha", sha), ("identity", identity)]).absolute(1);
         for reason in crate::policy::Reason::ALL {
@@ -98,8 +148,15 @@ impl Metrics {
         for result in ["granted", "held", "released", "taken_over"] {
             metrics.labelled(CLAIMS, "result", result).increment(0);
         }
+        for cause in TlsFailure::ALL {
+            metrics.labelled(TLS_FAILURES, "cause", cause.as_str()).increment(0);
+        }
         for result in ["done", "failed"] {
             metrics.labelled(RELOADS, "result", result).increment(0);
+            metrics.gauge(RELOADED_AT, &[("result", result), ("identity", identity)]).set(0.0);
+        }
+        for effect in ["ended", "changed"] {
+            metrics.labelled(RELOAD_CONNECTIONS, "effect", effect).increment(0);
         }
         metrics.counter(EVENTS_DROPPED, &[("identity", identity)]).increment(0);
         metrics
@@ -142,14 +199,46 @@ impl Metrics {
         self.labelled(CLAIMS, "result", result).increment(1);
     }
 
-    /// The configuration was read again.
-    pub(crate) fn reload(&self, result: &'static str) {
+    /// A TLS handshake failed.
+    pub(crate) fn tls_failure(&self, cause: TlsFailure) {
+        self.labelled(TLS_FAILURES, "cause", cause.as_str()).increment(1);
+    }
+
+    /// A connection was ended because it read too slowly; without an account it had none yet.
+    pub(crate) fn slow_consumer(&self, account: Option<&str>, cause: &str) {
+        let labels = [("account", account.unwrap_or("none")), ("cause", cause), ("identity", &self.identity)];
+        self.counter(SLOW_CONSUMERS, &labels).increment(1);
+    }
+
+    /// The configuration was read again, or could not be.
+    pub(crate) fn reload(&self, reloaded: Option<&Reloaded>, now: SystemTime) {
+        let result = if reloaded.is_some() { "done" } else { "failed" };
         self.labelled(RELOADS, "result", result).increment(1);
+        self.gauge(RELOADED_AT, &[("result", result), ("identity", &self.identity)]).set(unix_seconds(now));
+        if let Some(reloaded) = reloaded {
+            for (effect, count) in [("ended", reloaded.connections_ended), ("changed", reloaded.connections_changed)] {
+                self.labelled(RELOAD_CONNECTIONS, "effect", effect).increment(count as u64);
+            }
+        }
     }
 
     /// An event about a refusal was left out.
     pub(crate) fn event_dropped(&self) {
         self.counter(EVENTS_DROPPED, &[("identity", &self.identity)]).increment(1);
+    }
+
+    /// The figures of the accounts there are. One that is gone keeps what it carried, and holds nothing any more.
+    pub(crate) fn accounts(&self, accounts: &[AccountStats]) {
+        let labels = |account: &'static str| [("account", account), ("identity", self.identity.as_str())];
+        for account in Account::ALL.map(Account::name) {
+            let figures = accounts.iter().find(|figures| figures.name == account);
+            for (name, _, value) in ACCOUNT_GAUGES {
+                self.gauge(name, &labels(account)).set(figures.map_or(0.0, |figures| float(value(figures))));
+            }
+            for (name, _, value) in ACCOUNT_COUNTERS {
+                self.counter(name, &labels(account)).absolute(figures.map_or(0, value));
+            }
+        }
     }
 
     /// The text of `/choria/prometheus`, with the gauges of this moment.

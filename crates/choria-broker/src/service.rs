@@ -4,22 +4,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use choria_config::{BuildSettings, Config, Environment, Mode};
+use arc_swap::ArcSwap;
+use choria_config::{BuildSettings, Config, Environment};
 use choria_protocol::lifecycle::Event;
 use nats_broker::{Authenticator, Broker, BrokerConfig, Listener, Observer, PublishGuard};
-use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accounts::accounts;
 use crate::authenticator::PolicyAuthenticator;
-use crate::error::{ReloadError, RunError, StartError};
+use crate::error::{RunError, StartError};
 use crate::guard::IdentityGuard;
 use crate::metrics::Metrics;
-use crate::policy::{Account, provisioner};
-use crate::settings::{Credentials, Material, Options, Settings};
+use crate::policy::Account;
+use crate::reload::{Reloader, State};
+use crate::settings::{Material, Options, Settings};
 use crate::stats::{self, Pages};
 use crate::watch::Watch;
 
@@ -71,11 +72,17 @@ impl Service {
     /// # Errors
     /// A port that cannot be opened.
     pub async fn start(self) -> Result<Handle, StartError> {
+        self.start_for(None).await
+    }
+
+    /// `reload` is notified when somebody in the system account asks for a reload.
+    async fn start_for(self, reload: Option<Arc<Notify>>) -> Result<Handle, StartError> {
         let Self { config, environment, build, options, settings, material } = self;
         log_warnings(&config, &settings);
         let metrics = Arc::new(Metrics::new(&settings.identity, &build.version, &build.sha, SystemTime::now()));
-        let (watch, events) = Watch::new(Arc::clone(&metrics));
-        let authenticator = Arc::new(PolicyAuthenticator::new(material.policy));
+        let (watch, events) = Watch::new(Arc::clone(&metrics), reload);
+        let authorities = material.client_authorities();
+        let authenticator = PolicyAuthenticator::new(material.policy.clone(), authorities.clone());
 
         // Opened first: a start that fails must not have been a broker for a moment.
         let statistics = match settings.stats {
@@ -86,9 +93,9 @@ impl Service {
         };
         let stats_addr = statistics.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Broker::start(
-            broker_config(&settings, &material.tls, stats_addr),
+            broker_config(&settings, &material, stats_addr),
             accounts(settings.provisioning),
-            Arc::clone(&authenticator) as Arc<dyn Authenticator>,
+            Arc::new(authenticator) as Arc<dyn Authenticator>,
             guards(settings.provisioning),
             Arc::new(watch) as Arc<dyn Observer>,
         )?;
@@ -121,14 +128,10 @@ impl Service {
             client_addr,
             stats_addr,
             broker,
-            authenticator,
             metrics,
-            config,
-            environment,
-            build,
-            options,
-            settings,
-            credentials: Mutex::new(material.credentials),
+            reloader: Arc::new(Reloader { stats_addr, config, environment, build, options }),
+            state: Arc::new(ArcSwap::from_pointee(State { settings, material, authorities })),
+            reloading: Arc::new(Semaphore::new(1)),
             stop,
             tasks,
         })
@@ -139,17 +142,12 @@ impl Service {
     /// # Errors
     /// A start that failed, or a drain that took longer than `plugin.choria.network.soft_shutdown_timeout`.
     pub async fn run(self, shutdown: CancellationToken, reload: Arc<Notify>) -> Result<(), RunError> {
-        let handle = self.start().await?;
+        let handle = self.start_for(Some(Arc::clone(&reload))).await?;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = reload.notified() => match handle.reload().await {
-                    Ok(()) => tracing::info!(component = "broker", "configuration reloaded"),
-                    Err(error) => tracing::error!(
-                        component = "broker",
-                        "reload failed, everything stays as it was: {error}"
-                    ),
-                },
+                // It logs by itself how it went.
+                () = reload.notified() => drop(handle.reload().await),
             }
         }
         handle.shutdown().await
@@ -162,15 +160,12 @@ pub struct Handle {
     pub client_addr: SocketAddr,
     /// Address of the statistics, when they are on.
     pub stats_addr: Option<SocketAddr>,
-    broker: Broker,
-    authenticator: Arc<PolicyAuthenticator>,
-    metrics: Arc<Metrics>,
-    config: Config,
-    environment: Environment,
-    build: BuildSettings,
-    options: Options,
-    settings: Settings,
-    credentials: Mutex<Credentials>,
+    pub(crate) broker: Broker,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reloader: Arc<Reloader>,
+    pub(crate) state: Arc<ArcSwap<State>>,
+    /// One reload at a time.
+    pub(crate) reloading: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -187,85 +182,12 @@ impl Handle {
         &self.broker
     }
 
-    /// Reads the configuration file and every file it names again and swaps certificates, CA, signer, passwords and
-    /// address lists as a whole. New connections are judged by the new material. Open ones stay, but for those that
-    /// logged in with a password or a token whose password or signer has changed: they are ended and may come again.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the new configuration; then nothing has changed.
-    pub async fn reload(&self) -> Result<(), ReloadError> {
-        let result = self.try_reload().await;
-        self.metrics.reload(if result.is_ok() { "done" } else { "failed" });
-        result
-    }
-
-    async fn try_reload(&self) -> Result<(), ReloadError> {
-        let (path, environment) = (self.config.path().map(ToOwned::to_owned), self.environment.clone());
-        let (old, build, options) = (self.config.clone(), self.build.clone(), self.options);
-        // Files and names are read off the threads that move messages.
-        let read = move || -> Result<(Config, Settings, Material), ReloadError> {
-            let config = match path {
-                Some(path) => Config::load(path, Mode::Broker, &environment)?,
-                None => old,
-            };
-            let settings = Settings::read(&config, &build, options)?;
-            let material = Material::read(&config, &build, options)?;
-            Ok((config, settings, material))
-        };
-        let (config, settings, material) =
-            tokio::task::spawn_blocking(read).await.expect("reading a configuration does not panic")?;
-        self.check_unchanged(&settings)?;
-        log_warnings(&config, &settings);
-        for key in self.settings.waiting_for_restart(&settings) {
-            tracing::warn!(component = "broker", "{key} changed, which takes effect at the next start");
-        }
-        if let Some(tls) = material.tls {
-            self.broker.set_tls(CLIENTS, tls);
-        }
-        self.authenticator.replace(material.policy);
-        let old = std::mem::replace(&mut *self.credentials.lock(), material.credentials.clone());
-        self.end_logins(&old, &material.credentials);
-        Ok(())
-    }
-
-    /// Ends what a changed credential let in.
-    fn end_logins(&self, old: &Credentials, new: &Credentials) {
-        for connection in self.broker.connections(Account::Provisioning.name()) {
-            let is_provisioner = connection.tag.is_none() && connection.user.as_deref() == Some(provisioner::USER);
-            let ended = if is_provisioner { old.provisioner != new.provisioner } else { old.signer != new.signer };
-            if ended {
-                self.broker.kick(connection.cid, "Credentials Changed");
-            }
-        }
-        if old.system != new.system {
-            for connection in self.broker.connections(Account::System.name()) {
-                self.broker.kick(connection.cid, "Credentials Changed");
-            }
-        }
-    }
-
-    /// What only a restart can change.
-    fn check_unchanged(&self, new: &Settings) -> Result<(), ReloadError> {
-        let old = &self.settings;
-        let changed = [
-            ("identity", old.identity != new.identity),
-            ("plugin.choria.network.listen_address or client_port", old.listen != new.listen),
-            ("plugin.choria.stats_address or stats_port", old.stats != new.stats),
-            ("the existence of the provisioning account", !old.provisioning && new.provisioning),
-            ("the use of TLS", old.tls != new.tls),
-        ];
-        match changed.into_iter().find(|(_, changed)| *changed) {
-            Some((what, _)) => Err(ReloadError::NeedsRestart { what }),
-            None => Ok(()),
-        }
-    }
-
     /// Stops accepting, tells and drains the clients, ends the statistics.
     ///
     /// # Errors
     /// [`RunError::ShutdownTimeout`] when that takes too long.
     pub async fn shutdown(self) -> Result<(), RunError> {
-        let limit = self.settings.shutdown_timeout;
+        let limit = self.state.load().settings.shutdown_timeout;
         let drain = async {
             self.broker.shutdown().await;
             self.stop.cancel();
@@ -290,29 +212,35 @@ impl Drop for Handle {
     }
 }
 
-fn log_warnings(config: &Config, settings: &Settings) {
+/// What is odd about the configuration file.
+pub(crate) fn log_notes(config: &Config) {
     for note in config.notes() {
         tracing::debug!(component = "config", "{note}");
     }
     for warning in config.warnings() {
         tracing::warn!(component = "config", "{warning}");
     }
+}
+
+fn log_warnings(config: &Config, settings: &Settings) {
+    log_notes(config);
     for warning in &settings.warnings {
         tracing::warn!(component = "broker", "{warning}");
     }
 }
 
 /// The guard watches account `provisioning`, which must exist for it.
-fn guards(provisioning: bool) -> Vec<Arc<dyn PublishGuard>> {
+pub(crate) fn guards(provisioning: bool) -> Vec<Arc<dyn PublishGuard>> {
     if provisioning { vec![Arc::new(IdentityGuard)] } else { Vec::new() }
 }
 
-fn broker_config(
+pub(crate) fn broker_config(
     settings: &Settings,
-    tls: &Option<Arc<rustls::ServerConfig>>,
+    material: &Material,
     monitor_addr: Option<SocketAddr>,
 ) -> BrokerConfig {
     let (host, port) = &settings.advertise;
+    let tls = material.tls.as_ref().map(|tls| Arc::clone(&tls.config));
     BrokerConfig {
         server_name: settings.identity.clone(),
         client_advertise: Some(match port {
@@ -320,7 +248,7 @@ fn broker_config(
             None => host.clone(),
         }),
         cluster_name: Some(settings.cluster.clone()),
-        listen: vec![Listener { tls: tls.clone(), ..Listener::plain(settings.listen) }],
+        listen: vec![Listener { tls, ..Listener::plain(settings.listen) }],
         auth_timeout: settings.auth_timeout,
         tls_timeout: settings.tls_timeout,
         write_deadline: settings.write_deadline,

@@ -72,6 +72,7 @@ pub(crate) fn router(pages: Arc<Pages>) -> Router {
 }
 
 async fn prometheus(State(pages): State<Arc<Pages>>) -> Response {
+    pages.metrics.accounts(&pages.broker.account_stats());
     let text = pages.metrics.render(&network_figures(&pages.broker), &ProcessFigures::read());
     ([(CONTENT_TYPE, PROMETHEUS)], text).into_response()
 }

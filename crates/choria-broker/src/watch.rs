@@ -8,14 +8,32 @@ use std::time::Instant;
 use choria_protocol::ids;
 use choria_protocol::lifecycle::{self, Event, Kind};
 use nats_broker::{Grant, Observer, Refusal, RefusalReason};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::authenticator::unix_now;
 use crate::loglimit::LogLimit;
 use crate::metrics::Metrics;
+use crate::policy::Reason;
+use crate::tls_failure::TlsFailure;
 
 /// Reason of the network broker for a refused second claimant.
 pub(crate) const CLAIM_HELD: &str = "claim_held";
+/// Reason of the network broker for a failed TLS handshake.
+const TLS_FAILURE: &str = "tls_failure";
+
+/// Refusals that the fleet is told of: somebody wants a name that is in use, or a reload ended a connection.
+const TOLD: [RefusalReason; 6] = [
+    CLAIM_HELD,
+    Reason::CaNotTrusted.as_str(),
+    Reason::PasswordChanged.as_str(),
+    Reason::SignerChanged.as_str(),
+    Reason::UserChanged.as_str(),
+    // The network broker's own: an account is gone.
+    "rights_changed",
+];
+
+/// How the network broker begins to say why it ended a slow consumer, and what the metric says.
+const SLOW: [(&str, &str); 2] = [("Slow Consumer (Pending", "pending"), ("Slow Consumer (Write", "write_deadline")];
 
 /// How the network broker names the end of a silent holder.
 const TAKEN_OVER: &str = "Claim Taken Over";
@@ -34,13 +52,15 @@ pub(crate) struct Watch {
     metrics: Arc<Metrics>,
     lines: LogLimit,
     events: mpsc::Sender<Event>,
+    /// Whom to notify when somebody in the system account wants a reload.
+    reload: Option<Arc<Notify>>,
     started: Instant,
 }
 
 impl Watch {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Event>) {
+    pub(crate) fn new(metrics: Arc<Metrics>, reload: Option<Arc<Notify>>) -> (Self, mpsc::Receiver<Event>) {
         let (events, queue) = mpsc::channel(EVENT_QUEUE);
-        (Self { metrics, lines: LogLimit::new(BURST, PER_SECOND), events, started: Instant::now() }, queue)
+        (Self { metrics, lines: LogLimit::new(BURST, PER_SECOND), events, reload, started: Instant::now() }, queue)
     }
 
     fn tell_fleet(&self, remote: Option<SocketAddr>, refusal: &Refusal) {
@@ -64,17 +84,20 @@ impl Watch {
 impl Observer for Watch {
     fn refused(&self, remote: Option<SocketAddr>, refusal: &Refusal) {
         self.metrics.refused(refusal.reason);
-        let held = refusal.reason == CLAIM_HELD;
-        if held {
+        if refusal.reason == CLAIM_HELD {
             self.metrics.claim("held");
         }
+        if refusal.reason == TLS_FAILURE {
+            self.metrics.tls_failure(TlsFailure::of(&refusal.detail));
+        }
+        let is_told = TOLD.contains(&refusal.reason);
         let Some(left_out) = self.lines.allow(refusal.reason, self.started.elapsed()) else {
-            if held {
+            if is_told {
                 self.metrics.event_dropped();
             }
             return;
         };
-        if held {
+        if is_told {
             self.tell_fleet(remote, refusal);
         }
         let claimed = refusal.claimed.as_deref().map(shortened);
@@ -118,6 +141,31 @@ impl Observer for Watch {
         );
     }
 
+    fn slow_consumer(&self, cid: u64, grant: Option<&Grant>, reason: &str) {
+        let cause =
+            SLOW.iter().find(|(beginning, _)| reason.starts_with(beginning)).map_or("other", |(_, cause)| cause);
+        self.metrics.slow_consumer(grant.map(|grant| grant.account.as_str()), cause);
+        if let Some(left_out) = self.lines.allow("slow_consumer", self.started.elapsed()) {
+            tracing::warn!(
+                component = "network_broker",
+                reason = cause,
+                cid,
+                account = grant.map(|grant| grant.account.as_str()),
+                user = grant.and_then(|grant| grant.user.as_deref()),
+                name = grant.and_then(|grant| grant.tag.as_deref().or(grant.presence.as_deref())),
+                left_out,
+                "connection closed, it did not take what it had subscribed to"
+            );
+        }
+    }
+
+    fn reload_requested(&self) -> Result<(), String> {
+        let Some(reload) = &self.reload else { return Err("config reload is not supported".to_owned()) };
+        tracing::info!(component = "broker", "a reload was asked for in the system account");
+        reload.notify_one();
+        Ok(())
+    }
+
     fn violation(&self, cid: u64, grant: &Grant, what: RefusalReason, subject: &str) {
         self.metrics.violation(what);
         if let Some(left_out) = self.lines.allow(what, self.started.elapsed()) {
@@ -150,7 +198,7 @@ mod tests {
 
     fn watch() -> (Watch, mpsc::Receiver<Event>, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new("b", "1", "s", std::time::SystemTime::UNIX_EPOCH));
-        let (watch, queue) = Watch::new(Arc::clone(&metrics));
+        let (watch, queue) = Watch::new(Arc::clone(&metrics), None);
         (watch, queue, metrics)
     }
 
@@ -168,7 +216,7 @@ mod tests {
         let (reason, remote) = (CLAIM_HELD.to_owned(), "192.0.2.1:9".to_owned());
         assert_eq!(event.kind, Kind::Refused { reason, remote, message: String::new() });
         assert_eq!(event.subject(), "choria.lifecycle.event.refused.broker");
-        assert!(queue.try_recv().is_err(), "only held claims are events");
+        assert!(queue.try_recv().is_err(), "not everything is an event");
         let text = metrics.render(&Default::default(), &Default::default());
         for line in [
             r#"choria_broker_refused{reason="claim_held",identity="b"} 1"#,
@@ -177,6 +225,48 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn whoever_a_reload_ended_is_told_to_the_fleet() {
+        let (watch, mut queue, _metrics) = watch();
+        for reason in ["ca_not_trusted", "password_changed", "signer_changed", "user_changed", "rights_changed"] {
+            watch.refused(None, &refusal(reason));
+            let event = queue.try_recv().unwrap();
+            assert!(matches!(event.kind, Kind::Refused { reason: told, .. } if told == reason), "{reason}");
+        }
+    }
+
+    #[test]
+    fn slow_consumers_and_tls_failures_are_counted_by_cause() {
+        let (watch, _queue, metrics) = watch();
+        watch.slow_consumer(1, Some(&Grant::new("choria")), "Slow Consumer (Pending Bytes)");
+        watch.slow_consumer(2, Some(&Grant::new("choria")), "Slow Consumer (Write Deadline)");
+        watch.slow_consumer(3, None, "of a kind that comes later");
+        watch.refused(None, &Refusal { detail: "the peer left".into(), ..refusal(TLS_FAILURE) });
+        watch.refused(None, &Refusal { detail: "who knows".into(), ..refusal(TLS_FAILURE) });
+        let text = metrics.render(&Default::default(), &Default::default());
+        for line in [
+            r#"choria_broker_slow_consumers{account="choria",cause="pending",identity="b"} 1"#,
+            r#"choria_broker_slow_consumers{account="choria",cause="write_deadline",identity="b"} 1"#,
+            r#"choria_broker_slow_consumers{account="none",cause="other",identity="b"} 1"#,
+            r#"choria_broker_tls_failures{cause="peer_left",identity="b"} 1"#,
+            r#"choria_broker_tls_failures{cause="other",identity="b"} 1"#,
+            r#"choria_broker_tls_failures{cause="timeout",identity="b"} 0"#,
+            r#"choria_broker_refused{reason="tls_failure",identity="b"} 2"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_reload_that_is_asked_for_is_passed_on() {
+        let (watch, _queue, metrics) = watch();
+        assert!(watch.reload_requested().is_err(), "nobody reloads this one");
+        let reload = Arc::new(Notify::new());
+        let (watch, _queue) = Watch::new(metrics, Some(Arc::clone(&reload)));
+        assert_eq!(watch.reload_requested(), Ok(()));
+        assert!(std::pin::pin!(reload.notified()).enable(), "it was notified");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Refusals reach the log with reason, address and claimed name, and without any secret.
+//! Refusals reach the log with reason, address and claimed name, and without any secret; a reload is one line.
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/lab.rs"]
@@ -44,7 +44,39 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// One thread runs everything in here, so a subscriber of this thread sees every line down to the last detail.
+/// Nothing changed, something changed, and something is wrong: one line each that says so.
+async fn reload_three_times(lab: &Lab, broker: &choria_broker::Handle, lines: &Lines) {
+    let reloads = || {
+        let text = lines.text();
+        let lines = text.lines().filter(|line| line.contains("reload") && !line.contains("connection refused"));
+        lines.map(|line| line.split_once("choria_broker::reload: ").unwrap().1.to_owned()).collect::<Vec<_>>()
+    };
+    broker.reload().await.unwrap();
+    lab.write_config(
+        "plugin.choria.network.provisioning.client_password = hunter2\nplugin.choria.network.auth_timeout = 3s\n",
+    );
+    broker.reload().await.unwrap();
+    std::fs::write(lab.path("ca.pem"), "no certificate").unwrap();
+    broker.reload().await.unwrap_err();
+    let (conf, ca) = (lab.path("broker.conf"), lab.path("ca.pem"));
+    assert_eq!(
+        reloads(),
+        [
+            "configuration reloaded, nothing changed component=\"broker\"".to_owned(),
+            "configuration reloaded, changed: plugin.choria.network.auth_timeout, \
+             plugin.choria.network.provisioning.client_password component=\"broker\""
+                .to_owned(),
+            format!(
+                "reload failed, everything stays as it was: {}: {} holds no CA certificate (see plugin.security.provider \
+                 and plugin.security.file.certificate, .key, .ca) component=\"broker\"",
+                conf.display(),
+                ca.display()
+            ),
+        ]
+    );
+}
+
+/// The only test of this program, so its subscriber sees every line of every thread down to the last detail.
 #[tokio::test]
 async fn design6_refusals_are_told_with_reason_and_without_secrets() {
     let lines = Lines::default();
@@ -53,7 +85,7 @@ async fn design6_refusals_are_told_with_reason_and_without_secrets() {
         .with_max_level(tracing::level_filters::LevelFilter::TRACE)
         .with_writer(lines.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let lab = Lab::new();
     let broker = lab.start("").await;
@@ -76,6 +108,7 @@ async fn design6_refusals_are_told_with_reason_and_without_secrets() {
         let mut raw = Raw::open(broker.client_addr, config.clone()).await.unwrap();
         raw.connect(json!({"user": "provisioner", "pass": "hunter2"})).await.unwrap_err();
     }
+    reload_three_times(&lab, &broker, &lines).await;
     drop(node);
     broker.shutdown().await.unwrap();
 

@@ -5,6 +5,8 @@
 mod golden;
 #[path = "common/lab.rs"]
 mod lab;
+#[path = "common/raw.rs"]
+mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -138,6 +140,77 @@ async fn monitoring_pages_of_the_network_broker_are_on_the_same_port() {
     assert!(!text.contains(&token), "the token is a secret");
     let healthz: Value = serde_json::from_str(&lab::get(address, "/healthz").await.1).unwrap();
     assert_eq!(healthz["status"], "ok");
+}
+
+#[tokio::test]
+async fn accounts_are_counted_apart() {
+    let lab = Lab::new();
+    let broker = start(&lab).await;
+    let token = lab.token(lab::DEADLINE);
+    let node = lab::node(&broker, "n1.example.net", &token).await.unwrap();
+    let member = lab::member(&broker, &lab.member("m.mcollective"), "m").await.unwrap();
+    let mut heard = member.subscribe("hello").await.unwrap();
+    member.publish("hello", "12345".into()).await.unwrap();
+    futures_util::StreamExt::next(&mut heard).await.unwrap();
+    member.flush().await.unwrap();
+    let figure = async |name: &str, account: &str| {
+        let labels = format!("account=\"{account}\",identity=\"{}\"", lab::IDENTITY);
+        lab::metric(&broker, &format!("choria_broker_account_{name}{{{labels}}}")).await
+    };
+    for (name, choria, provisioning) in [
+        ("connections", 1, 1),
+        ("subscriptions", 1, 0),
+        ("in_msgs", 1, 0),
+        ("in_bytes", 5, 0),
+        ("out_msgs", 1, 0),
+        ("out_bytes", 5, 0),
+    ] {
+        let figures = (figure(name, "choria").await, figure(name, "provisioning").await, figure(name, "system").await);
+        assert_eq!(figures, (choria, provisioning, 0), "{name}");
+    }
+
+    // What was carried stays, also that of an account which a reload takes away.
+    let file = lab.path("broker.conf");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let without: String =
+        text.lines().filter(|line| !line.contains("provisioning")).map(|l| format!("{l}\n")).collect();
+    std::fs::write(&file, without).unwrap();
+    broker.reload().await.unwrap();
+    drop((member, node, heard));
+    lab::until("the connections are gone", async || figure("connections", "choria").await == 0).await;
+    assert_eq!((figure("in_bytes", "choria").await, figure("connections", "provisioning").await), (5, 0));
+}
+
+/// Every family of ours says what it is.
+#[tokio::test]
+async fn our_families_have_help_texts() {
+    let lab = Lab::new();
+    let broker = start(&lab).await;
+    let (_, text) = lab::get(broker.stats_addr.unwrap(), "/choria/prometheus").await;
+    let ours: Vec<_> = families(&text).into_keys().filter(|name| name.starts_with("choria_broker_")).collect();
+    assert!(ours.len() > 12, "{ours:?}");
+    for name in ours {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_does_not_read_is_counted() {
+    let lab = Lab::new();
+    let broker = lab.start(&format!("{}plugin.choria.network.write_deadline = 100ms\n", lab::stats())).await;
+    let member = lab.member("m.mcollective");
+    let mut deaf = raw::Raw::member(broker.client_addr, &member).await;
+    assert_eq!(deaf.ask("SUB flood 1\r\n").await, Vec::<String>::new());
+    let publisher = lab::member(&broker, &member, "p").await.unwrap();
+    let labels = format!("account=\"choria\",cause=\"write_deadline\",identity=\"{}\"", lab::IDENTITY);
+    lab::until("the slow consumer is counted", async || {
+        publisher.publish("flood", vec![0; 500_000].into()).await.unwrap();
+        publisher.flush().await.unwrap();
+        lab::metric(&broker, &format!("choria_broker_slow_consumers{{{labels}}}")).await == 1
+    })
+    .await;
+    let all = format!("choria_network_slow_consumers{{identity=\"{}\"}}", lab::IDENTITY);
+    assert_eq!(lab::metric(&broker, &all).await, 1);
 }
 
 /// A reader that never finishes its request does not keep the broker from stopping.

@@ -5,7 +5,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::cert::{self, CertificateError, CertificateFacts};
-use crate::trust::Authorities;
+use crate::trust::{Authorities, authority_id};
 use crate::verify::chain_problem;
 
 /// Why a certificate is not good for a node.
@@ -77,6 +77,18 @@ pub fn check_chain(chain_pem: &str, authorities: &Authorities, now: i64, purpose
         .map_err(|error| ChainError::Untrusted { subject: facts.subject, problem: problem(&error, purpose) })
 }
 
+/// Which of `authorities` a chain of a TLS client leads to, leaf first: its name in [`Authorities::ids`]. `None`: to none of
+/// them, or it is not valid at `now` (Unix seconds). Does the whole verification of a TLS handshake.
+pub fn client_authority(chain: &[CertificateDer<'_>], authorities: &Authorities, now: i64) -> Option<String> {
+    let (leaf, intermediates) = chain.split_first()?;
+    let leaf = EndEntityCert::try_from(leaf).ok()?;
+    let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now).unwrap_or_default()));
+    let (anchors, usage) = (authorities.anchors(), KeyUsage::client_auth());
+    let path =
+        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, intermediates, time, usage, None, None).ok()?;
+    Some(authority_id(path.anchor()))
+}
+
 fn problem(error: &webpki::Error, purpose: Purpose) -> &'static str {
     match (chain_problem(error), purpose) {
         (("certificate_usage", _), Purpose::Server) => "its extended key usage does not include server authentication",
@@ -96,6 +108,28 @@ mod tests {
         let (ca, _) = CertificateAuthority::generate(name, KeyKind::P256, NOW).unwrap();
         let authorities = Authorities::from_pem(ca.certificate_pem()).unwrap();
         (ca, authorities)
+    }
+
+    #[test]
+    fn the_authority_behind_a_certificate_is_named_by_its_key() {
+        // Two authorities of one name, as after a new key was made for the old name.
+        let ((one, of_one), (two, of_two)) = (authority("CA"), authority("CA"));
+        let both = format!("{}{}", one.certificate_pem(), two.certificate_pem());
+        let both = Authorities::from_pem(&both).unwrap();
+        assert_eq!((of_one.ids().len(), both.ids().len()), (1, 2));
+        assert_ne!(of_one.ids(), of_two.ids());
+        for (ca, id) in [(&one, &of_one.ids()[0]), (&two, &of_two.ids()[0])] {
+            let issued = ca.issue(&IssueRequest::new("n1.example.net", KeyKind::P256), NOW).unwrap();
+            let der = cert::blocks(&issued.certificate.pem).unwrap();
+            let chain: Vec<_> = der.into_iter().map(CertificateDer::from).collect();
+            assert_eq!(client_authority(&chain, &both, NOW).as_ref(), Some(id));
+            let alone = if *id == of_one.ids()[0] { [&of_one, &of_two] } else { [&of_two, &of_one] };
+            assert_eq!(client_authority(&chain, alone[0], NOW).as_ref(), Some(id));
+            assert_eq!(client_authority(&chain, alone[1], NOW), None);
+            assert_eq!(client_authority(&chain, &both, i64::MAX / 2), None, "expired");
+        }
+        assert_eq!(client_authority(&[], &both, NOW), None);
+        assert_eq!(client_authority(&[CertificateDer::from(vec![1, 2, 3])], &both, NOW), None);
     }
 
     #[test]

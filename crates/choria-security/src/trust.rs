@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
+use sha2::{Digest as _, Sha256};
 
 use crate::atomic::{self, FileError};
 
@@ -103,6 +104,20 @@ impl Authorities {
         &self.certificates
     }
 
+    /// Names of the authorities, sorted and each once: an authority is its name and its key, so that one whose own
+    /// certificate was renewed stays the same. 16 hex characters each.
+    pub fn ids(&self) -> Vec<String> {
+        let mut ids: Vec<_> = self.authorities.iter().map(|authority| authority_id(&authority.anchor)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Every trust anchor, as TLS asks them: whether their own certificates are still valid does not matter there.
+    pub(crate) fn anchors(&self) -> Vec<TrustAnchor<'static>> {
+        self.authorities.iter().map(|authority| authority.anchor.clone()).collect()
+    }
+
     /// The trust anchors whose own certificate is valid at `now`.
     pub fn anchors_at(&self, now: i64) -> Vec<TrustAnchor<'static>> {
         self.authorities
@@ -111,6 +126,15 @@ impl Authorities {
             .map(|authority| authority.anchor.clone())
             .collect()
     }
+}
+
+/// The name of an authority in [`Authorities::ids`].
+pub(crate) fn authority_id(anchor: &TrustAnchor<'_>) -> String {
+    let mut digest = Sha256::new();
+    digest.update((anchor.subject.len() as u64).to_be_bytes());
+    digest.update(&*anchor.subject);
+    digest.update(&*anchor.subject_public_key_info);
+    hex::encode(&digest.finalize()[..8])
 }
 
 /// What a file looked like when it was last read: time of change, size, and the file itself where the system tells.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use x509_parser::prelude::FromDer;
@@ -34,6 +35,7 @@ pub enum KeyError {
 pub struct VerificationKey {
     decoding: DecodingKey,
     ed25519: bool,
+    id: [u8; 8],
     origin: String,
 }
 
@@ -70,7 +72,8 @@ impl VerificationKey {
 
     /// An Ed25519 public key.
     pub fn from_ed25519(public: [u8; 32]) -> Self {
-        Self { decoding: DecodingKey::from_ed_der(&public), ed25519: true, origin: hex::encode(public) }
+        let (id, origin) = (key_id(&public), hex::encode(public));
+        Self { decoding: DecodingKey::from_ed_der(&public), ed25519: true, id, origin }
     }
 
     fn parse(text: &str, origin: &str) -> Result<Self, KeyError> {
@@ -97,7 +100,18 @@ impl VerificationKey {
             tag => return Err(unsupported(&format!("PEM block {tag}, expected CERTIFICATE or PUBLIC KEY"))),
         };
         let rsa = rsa.map_err(|problem| unsupported(&problem))?;
-        Ok(Self { decoding: DecodingKey::from_rsa_der(&rsa), ed25519: false, origin: origin.to_owned() })
+        Ok(Self::from_rsa(&rsa, origin))
+    }
+
+    /// A key in its PKCS#1 form.
+    fn from_rsa(public: &[u8], origin: &str) -> Self {
+        let (id, origin) = (key_id(public), origin.to_owned());
+        Self { decoding: DecodingKey::from_rsa_der(public), ed25519: false, id, origin }
+    }
+
+    /// A name of the key itself, wherever it was read from: 16 hex characters.
+    pub fn id(&self) -> String {
+        hex::encode(self.id)
     }
 
     /// True for an Ed25519 key, false for RSA.
@@ -177,14 +191,7 @@ impl SigningKey {
         let encoding = EncodingKey::from_rsa_pem(text.as_bytes())
             .map_err(|_| unsupported("the block does not hold an RSA private key of 2048 bits or more"))?;
         let public = pair.public_key().as_ref();
-        Ok(Self {
-            encoding,
-            public: VerificationKey {
-                decoding: DecodingKey::from_rsa_der(public),
-                ed25519: false,
-                origin: origin.to_owned(),
-            },
-        })
+        Ok(Self { encoding, public: VerificationKey::from_rsa(public, origin) })
     }
 
     /// The public half.
@@ -215,6 +222,12 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey").field("kind", &self.public.kind()).field("origin", &self.public.origin).finish()
     }
+}
+
+fn key_id(public: &[u8]) -> [u8; 8] {
+    let mut id = [0; 8];
+    id.copy_from_slice(&digest(&SHA256, public).as_ref()[..8]);
+    id
 }
 
 /// The PKCS#1 form of an RSA public key, with its size checked.

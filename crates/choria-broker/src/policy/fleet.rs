@@ -1,5 +1,7 @@
 //! Fleet members: whoever proved a certificate of our CA, and connections inside this process (spec 02 §5.2 D, §6.4).
 
+use std::net::SocketAddr;
+
 use super::{Account, ConnectFacts, Origin, PolicyGrant, PolicyInputs, claim_key, permissions};
 use nats_broker::Permissions;
 
@@ -12,12 +14,14 @@ use nats_broker::Permissions;
 /// A server connects under its identity, which is its certificate's name: as long as it lives, no holder of the
 /// provisioning token gets that name, nor a certificate for it.
 pub(super) fn grant(inputs: &PolicyInputs, facts: &ConnectFacts<'_>) -> PolicyGrant {
-    let grant = PolicyGrant::new(Account::Choria, facts.user.map(str::to_owned), limits(inputs, facts));
+    let limits = limits(inputs, facts.origin, facts.remote);
+    let grant = PolicyGrant::new(Account::Choria, facts.user.map(str::to_owned), limits);
     PolicyGrant { presence: facts.proven_name().map(claim_key), ..grant }
 }
 
-fn limits(inputs: &PolicyInputs, facts: &ConnectFacts<'_>) -> Permissions {
-    if facts.origin == Origin::InProcess || inputs.client_hosts.is_client(facts.remote) {
+/// What a fleet member at `remote` may do.
+pub(super) fn limits(inputs: &PolicyInputs, origin: Origin, remote: Option<SocketAddr>) -> Permissions {
+    if origin == Origin::InProcess || inputs.client_hosts.is_client(remote) {
         Permissions::unlimited()
     } else if inputs.deny_server_connections {
         permissions::deny_all()

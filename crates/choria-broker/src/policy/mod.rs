@@ -11,6 +11,8 @@
 //! | [`provisioner`] | user `provisioner` |
 //! | [`node`] | an unprovisioned node with its provisioning token |
 //!
+//! [`reconsider`] answers for connections that are there when the configuration is replaced.
+//!
 //! Client and server tokens (protocol v2) get modules of their own beside these; until then such a token is
 //! refused with a reason that says so.
 
@@ -21,6 +23,7 @@ pub mod permissions;
 pub mod provisioner;
 mod reason;
 mod secret;
+mod standing;
 mod system_user;
 mod token;
 
@@ -33,6 +36,7 @@ use nats_broker::Permissions;
 pub use hosts::{BadHost, ClientHosts};
 pub use reason::Reason;
 pub use secret::Secret;
+pub use standing::{NoStanding, Present, Standing, reconsider};
 pub use system_user::SystemUser;
 
 /// What the configuration says about who may connect.
@@ -153,6 +157,9 @@ pub enum Account {
 }
 
 impl Account {
+    /// Every account that there can be.
+    pub const ALL: [Self; 3] = [Self::System, Self::Choria, Self::Provisioning];
+
     /// The account's name on the wire.
     pub const fn name(self) -> &'static str {
         match self {

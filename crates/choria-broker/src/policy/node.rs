@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use choria_protocol::identity;
 use choria_tokens::VerificationKey;
+use nats_broker::Permissions;
 
 use super::{
     Account, ConnectFacts, PolicyGrant, PolicyInputs, PolicyRefusal, ProvisioningInputs, Reason, claim_key,
@@ -34,18 +35,22 @@ pub(super) fn decide(
     let expires_at = token::verify(token, signer, now).map_err(|(reason, detail)| facts.refuse(reason, detail))?;
 
     let user = facts.user.unwrap_or(TOKEN_USER).to_owned();
-    let permissions = match bound_name(facts) {
-        Ok(name) => permissions::bound_node(name),
-        Err(_) if provisioning.allow_unbound_nodes => permissions::unbound_node(),
+    let name = match bound_name(facts) {
+        Ok(name) => Some(name),
+        Err(_) if provisioning.allow_unbound_nodes => None,
         Err(refusal) => return Err(refusal),
     };
-    let name = bound_name(facts).ok();
     Ok(PolicyGrant {
         expires_at: Some(expires_at),
         claim: name.map(claim_key),
         tag: name.map(str::to_owned),
-        ..PolicyGrant::new(Account::Provisioning, Some(user), permissions)
+        ..PolicyGrant::new(Account::Provisioning, Some(user), limits(name))
     })
+}
+
+/// What a node may do that is bound to this name, or to none.
+pub(super) fn limits(name: Option<&str>) -> Permissions {
+    name.map_or_else(permissions::unbound_node, permissions::bound_node)
 }
 
 fn signer<'a>(

@@ -45,11 +45,19 @@ pub enum Reason {
     NodeNameMissing,
     /// An unprovisioned node whose CONNECT name cannot be an identity.
     NodeNameInvalid,
+    /// A certificate of a CA that the present configuration does not name any more.
+    CaNotTrusted,
+    /// A reload changed the password that the connection logged in with.
+    PasswordChanged,
+    /// A reload changed the signer of the token that the connection logged in with.
+    SignerChanged,
+    /// A reload gave the connection's user another meaning, or none.
+    UserChanged,
 }
 
 impl Reason {
     /// Every reason, so that counters exist before the first refusal.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::TlsRequired,
         Self::NoCredentials,
         Self::ProvisioningDisabled,
@@ -71,6 +79,10 @@ impl Reason {
         Self::NoServerSigner,
         Self::NodeNameMissing,
         Self::NodeNameInvalid,
+        Self::CaNotTrusted,
+        Self::PasswordChanged,
+        Self::SignerChanged,
+        Self::UserChanged,
     ];
 
     /// The label.
@@ -97,6 +109,10 @@ impl Reason {
             Self::NoServerSigner => "no_server_signer_configured",
             Self::NodeNameMissing => "node_name_missing",
             Self::NodeNameInvalid => "node_name_invalid",
+            Self::CaNotTrusted => "ca_not_trusted",
+            Self::PasswordChanged => "password_changed",
+            Self::SignerChanged => "signer_changed",
+            Self::UserChanged => "user_changed",
         }
     }
 }

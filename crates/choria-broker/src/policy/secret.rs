@@ -1,6 +1,8 @@
 //! Passwords as the broker keeps them: never in clear text, compared in constant time.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -20,6 +22,16 @@ impl Secret {
     pub fn matches(&self, candidate: &str) -> bool {
         let digest: [u8; 32] = Sha256::digest(candidate.as_bytes()).into();
         self.0.ct_eq(&digest).into()
+    }
+}
+
+/// Keys of this process for [`Secret::mark`].
+static MARKS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl Secret {
+    /// A mark by which this process, and nobody else, tells this secret from another one.
+    pub fn mark(&self) -> u64 {
+        MARKS.hash_one(self.0)
     }
 }
 
@@ -50,5 +62,7 @@ mod tests {
         }
         assert_eq!(format!("{secret:?}"), "Secret");
         assert!(Secret::new("").is_none());
+        assert_eq!(secret.mark(), Secret::new("s3cret").unwrap().mark());
+        assert_ne!(secret.mark(), Secret::new("s3cre").unwrap().mark());
     }
 }

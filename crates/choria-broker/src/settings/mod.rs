@@ -1,9 +1,11 @@
 //! What the configuration says about the broker, read and checked as a whole.
 //!
-//! Two halves: `Settings` holds for the life of the process, `Material` (certificates, keys, passwords, address
-//! lists) can be replaced by a reload. Every file is opened here, so that a wrong one is told at start with its key and
-//! path instead of showing later as a failing login (spec 02, sharp edges 23 and 29).
+//! Two halves: `Settings` is what the configuration says by itself, `Material` is what stands in the files it names, and
+//! who may connect. A reload replaces both as a whole; the few settings that hold for the life of the process must be as
+//! they were. Every file is opened here, so that a wrong one is told at start with its key and path instead of showing
+//! later as a failing login (spec 02, sharp edges 23 and 29).
 
+pub(crate) mod changes;
 mod unsupported;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
@@ -13,12 +15,12 @@ use std::time::Duration;
 
 use choria_config::{BuildSettings, Config, keys};
 use choria_security::provider::{FileProvider, SecurityError};
-use choria_security::tls;
+use choria_security::tls::{self, ServerTls};
 use choria_tokens::VerificationKey;
-use sha2::{Digest as _, Sha256};
 
 use crate::error::SettingsError;
 use crate::policy::{ClientHosts, PolicyInputs, ProvisioningInputs, Secret, SystemUser};
+use crate::trust::ClientAuthorities;
 pub use unsupported::Unsupported;
 
 /// What the command line adds to the configuration.
@@ -36,7 +38,7 @@ pub struct Options {
 /// Files that a broker needs beside its connections: listeners, logs, statistics, connections that are ending.
 const OTHER_FILES: u64 = 256;
 
-/// What holds for the life of the process.
+/// What the configuration says by itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) identity: String,
@@ -54,6 +56,10 @@ pub(crate) struct Settings {
     /// Whether account `provisioning` exists.
     pub(crate) provisioning: bool,
     pub(crate) tls: bool,
+    /// `plugin.security.cipher_suites`.
+    pub(crate) cipher_suites: Vec<String>,
+    /// `plugin.security.ecc_curves`.
+    pub(crate) ecc_curves: Vec<String>,
     /// To be logged once, loudly.
     pub(crate) warnings: Vec<String>,
 }
@@ -98,20 +104,10 @@ pub fn outline(config: &Config, build: &BuildSettings, options: Options) -> Resu
     })
 }
 
-/// What a reload replaces as a whole.
+/// Certificates, keys, passwords and lists: what decides who may connect.
 pub(crate) struct Material {
     pub(crate) policy: PolicyInputs,
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
-    pub(crate) credentials: Credentials,
-}
-
-/// What logins were checked against: a reload that changes one ends the connections that used it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Credentials {
-    /// SHA-256 of the signer's file.
-    pub(crate) signer: Option<[u8; 32]>,
-    pub(crate) provisioner: Option<Secret>,
-    pub(crate) system: Option<(String, Option<Secret>)>,
+    pub(crate) tls: Option<ServerTls>,
 }
 
 impl std::fmt::Debug for Material {
@@ -148,21 +144,10 @@ impl Settings {
             shutdown_timeout: config.get(&keys::NETWORK_SOFT_SHUTDOWN_TIMEOUT),
             provisioning: tls && config.get(&keys::NETWORK_PROVISIONING_CLIENT_PASSWORD).is_some(),
             tls,
+            cipher_suites: config.get(&keys::SECURITY_CIPHER_SUITES),
+            ecc_curves: config.get(&keys::SECURITY_ECC_CURVES),
             warnings,
         })
-    }
-
-    /// Keys whose new value is fine but is not taken over by a running broker.
-    pub(crate) fn waiting_for_restart(&self, new: &Self) -> Vec<&'static str> {
-        let changed = [
-            (keys::NETWORK_PUBLIC_URL.name(), self.advertise != new.advertise),
-            (keys::NETWORK_GATEWAY_NAME.name(), self.cluster != new.cluster),
-            (keys::NETWORK_WRITE_DEADLINE.name(), self.write_deadline != new.write_deadline),
-            (keys::NETWORK_TLS_TIMEOUT.name(), self.tls_timeout != new.tls_timeout),
-            (keys::NETWORK_AUTH_TIMEOUT.name(), self.auth_timeout != new.auth_timeout),
-            (keys::NETWORK_SOFT_SHUTDOWN_TIMEOUT.name(), self.shutdown_timeout != new.shutdown_timeout),
-        ];
-        changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
 }
 
@@ -171,19 +156,12 @@ impl Material {
     pub(crate) fn read(config: &Config, build: &BuildSettings, options: Options) -> Result<Self, SettingsError> {
         let uses_tls = uses_tls(config, build, options);
         let tls = if uses_tls { Some(server_tls(config, options)?) } else { None };
-        let policy = policy(config, uses_tls)?;
-        Ok(Self { credentials: credentials(config, &policy), policy, tls })
+        Ok(Self { policy: policy(config, uses_tls)?, tls })
     }
-}
 
-fn credentials(config: &Config, policy: &PolicyInputs) -> Credentials {
-    let provisioning = policy.provisioning.as_ref();
-    let signer = config.get(&keys::NETWORK_PROVISIONING_SIGNER_CERT).filter(|_| provisioning.is_some());
-    Credentials {
-        // The file was read a moment ago; should it be gone by now, that counts as a change.
-        signer: signer.and_then(|path| std::fs::read(path).ok()).map(|bytes| Sha256::digest(bytes).into()),
-        provisioner: provisioning.map(|provisioning| provisioning.client_password.clone()),
-        system: policy.system.as_ref().map(|system| (system.user.clone(), system.password.clone())),
+    /// Whom TLS asks about the certificates of clients.
+    pub(crate) fn client_authorities(&self) -> ClientAuthorities {
+        ClientAuthorities::new(self.tls.as_ref().and_then(|tls| tls.authorities.clone()))
     }
 }
 
@@ -308,14 +286,14 @@ fn signer(config: &Config) -> Result<Option<Arc<VerificationKey>>, SettingsError
     Ok(Some(Arc::new(signer)))
 }
 
-fn server_tls(config: &Config, options: Options) -> Result<Arc<rustls::ServerConfig>, SettingsError> {
+fn server_tls(config: &Config, options: Options) -> Result<ServerTls, SettingsError> {
     let security = |source: SecurityError| SettingsError::Security { file: file_name(config), source };
     let mut material = FileProvider::from_config(config).and_then(|p| p.tls_material()).map_err(security)?;
     if options.disable_verification {
         // A server without a CA asks nobody for a certificate.
         material.ca = None;
     }
-    tls::server_config(&material).map_err(|error| security(error.into()))
+    tls::server(&material).map_err(|error| security(error.into()))
 }
 
 fn listen_address(config: &Config) -> Result<SocketAddr, SettingsError> {
@@ -441,15 +419,6 @@ mod tests {
                 settings(&format!("plugin.choria.network.public_url = {value}"), Options::default()).unwrap();
             assert_eq!(settings.advertise, (host.to_owned(), port), "{value}");
         }
-    }
-
-    #[test]
-    fn changes_that_wait_for_a_restart_are_named() {
-        let old = settings("", Options::default()).unwrap();
-        assert!(old.waiting_for_restart(&old).is_empty());
-        let new = "plugin.choria.network.auth_timeout = 9s\nplugin.choria.network.public_url = b:1\n";
-        let waiting = old.waiting_for_restart(&settings(new, Options::default()).unwrap());
-        assert_eq!(waiting, ["plugin.choria.network.public_url", "plugin.choria.network.auth_timeout"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use choria_security::tls::{self, TlsMaterial};
 use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -86,6 +87,11 @@ impl Raw {
         let mut raw = Self::anonymous(address).await;
         raw.connect(json!({"name": name, "auth_token": token})).await.unwrap();
         raw
+    }
+
+    /// What the broker showed of itself.
+    pub fn server_certificate(&self) -> CertificateDer<'static> {
+        self.stream.get_ref().get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
     }
 
     pub async fn send(&mut self, text: &str) {

@@ -13,7 +13,7 @@ pub mod anonymous;
 mod legacy;
 mod names;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use crate::atomic::{self, FileError};
 use crate::cert::CertificateFacts;
 use crate::sign::MAX_CERTIFICATE_FILE;
-use crate::trust::{TrustError, TrustStore};
+use crate::trust::{Authorities, TrustError, TrustStore};
 
 pub use anonymous::anonymous_client_config;
 pub use names::NameError;
@@ -54,6 +54,17 @@ impl TlsMaterial {
     pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>, ca: impl Into<PathBuf>) -> Self {
         Self { certificate: Some(certificate.into()), key: Some(key.into()), ca: Some(ca.into()), ..Self::default() }
     }
+}
+
+/// What a TLS server was made of, for who must tell later whether one of it has changed.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// The configuration.
+    pub config: Arc<ServerConfig>,
+    /// Its certificate chain, leaf first; never empty.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Whom it asks about the certificates of clients; without them no client has one.
+    pub authorities: Option<Arc<Authorities>>,
 }
 
 /// Why a TLS configuration could not be made.
@@ -117,6 +128,14 @@ pub fn client_config(material: &TlsMaterial) -> Result<Arc<ClientConfig>, TlsErr
 /// # Errors
 /// When certificate or key are missing or unusable, or the CA file is.
 pub fn server_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
+    build_server(material, material.ca.as_ref()).map(|server| server.config)
+}
+
+/// As [`server_config`], with what it was made of.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn server(material: &TlsMaterial) -> Result<ServerTls, TlsError> {
     build_server(material, material.ca.as_ref())
 }
 
@@ -126,7 +145,7 @@ pub fn server_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsErr
 /// # Errors
 /// When certificate or key are missing or unusable.
 pub fn server_config_without_client_certificates(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
-    build_server(material, None)
+    build_server(material, None).map(|server| server.config)
 }
 
 /// Names a peer's certificate speaks for: common name and DNS names. Empty when it cannot be read, which cannot happen
@@ -135,14 +154,16 @@ pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     CertificateFacts::from_der(certificate).map(|facts| facts.names()).unwrap_or_default()
 }
 
-fn build_server(material: &TlsMaterial, ca: Option<&PathBuf>) -> Result<Arc<ServerConfig>, TlsError> {
+fn build_server(material: &TlsMaterial, ca: Option<&PathBuf>) -> Result<ServerTls, TlsError> {
     let provider = names::provider(&material.cipher_suites, &material.ecc_curves)?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Refused(error.to_string()))?;
-    let builder = match ca {
-        Some(ca) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(root_store(ca)?), provider)
+    let authorities = ca.map(|ca| Ok::<_, TlsError>((ca, TrustStore::load(ca)?.current()))).transpose()?;
+    let builder = match &authorities {
+        Some((ca, authorities)) => {
+            let roots = Arc::new(roots(ca, authorities)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
                 .allow_unauthenticated()
                 .build()
                 .map_err(|error| TlsError::Refused(error.to_string()))?;
@@ -151,10 +172,10 @@ fn build_server(material: &TlsMaterial, ca: Option<&PathBuf>) -> Result<Arc<Serv
         None => builder.with_no_client_auth(),
     };
     let (chain, key) = identity(material)?.ok_or(TlsError::Missing("the certificate of the server"))?;
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| key_error(material, &error))?;
+    let mut config = builder.with_single_cert(chain.clone(), key).map_err(|error| key_error(material, &error))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    Ok(ServerTls { config: Arc::new(config), chain, authorities: authorities.map(|(_, authorities)| authorities) })
 }
 
 /// The provider with everything switched on. As in the original, AES-128 comes first in TLS 1.3: it is as safe as anything
@@ -175,12 +196,16 @@ pub(crate) fn client_builder(
         .map_err(|error| TlsError::Refused(error.to_string()))
 }
 
-fn root_store(ca: &PathBuf) -> Result<RootCertStore, TlsError> {
+fn root_store(ca: &Path) -> Result<RootCertStore, TlsError> {
+    roots(ca, &TrustStore::load(ca)?.current())
+}
+
+fn roots(ca: &Path, authorities: &Authorities) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in TrustStore::load(ca)?.current().certificates() {
+    for certificate in authorities.certificates() {
         roots
             .add(certificate.clone())
-            .map_err(|error| TlsError::Content { path: ca.clone(), problem: error.to_string() })?;
+            .map_err(|error| TlsError::Content { path: ca.to_owned(), problem: error.to_string() })?;
     }
     Ok(roots)
 }
