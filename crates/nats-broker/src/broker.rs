@@ -195,9 +195,12 @@ impl Broker {
         tick.now = self.shared.hub.timers.now();
         let mut router = Router { shared: &self.shared, live: &live, tick: &mut tick, source: None, echo: true };
         let mapped = router.mapped(number, subject);
+        // A cut that leaves nothing of a token leaves nobody who could listen.
         let subject = mapped.as_deref().unwrap_or(subject);
-        let run = Run { subject, messages: std::slice::from_ref(&message) };
-        router.route(number, &mut None, &run, 1);
+        if is_valid_publish(subject) {
+            let run = Run { subject, messages: std::slice::from_ref(&message) };
+            router.route(number, &mut None, &run, 1);
+        }
         tick.finish(&self.shared, &mut SmallVec::new());
         Ok(())
     }

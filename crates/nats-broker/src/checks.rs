@@ -2,7 +2,7 @@
 
 use nats_proto::subject::{is_valid_filter, is_valid_publish, overlaps};
 
-use crate::account::{Account, AccountNames};
+use crate::account::{Account, AccountNames, ServiceEdge, StreamEdge};
 use crate::config::{
     AccountConfig, BrokerConfig, Export, Import, LatencySampling, ResponseKind, ServiceExport, StartError,
 };
@@ -78,57 +78,80 @@ pub(crate) fn system_account(config: &BrokerConfig, names: &AccountNames) -> Res
     }
 }
 
-/// Neither a request nor a message may come back to an account that it already passed.
+/// Neither a request nor a message may come a second time over the same import. Requests are mapped wherever they arrive.
 pub(crate) fn cycles(accounts: &[Account]) -> Result<(), StartError> {
-    for (start, account) in accounts.iter().enumerate() {
-        for edge in &account.services {
+    let services = |account: &Account| {
+        let edges = account.services.iter();
+        let way = |edge: &ServiceEdge| {
             let subject = edge.map.exported_filter();
-            if leads_back(accounts, services, edge.to_account as usize, &subject, &mut vec![start]) {
-                return Err(StartError::ServiceCycle { importer: account.name.to_string(), subject });
-            }
-        }
-        for edge in account.streams.iter().filter(|edge| !edge.drop_reply) {
-            let subject = edge.map.local_filter();
-            let there = edge.to_account as usize;
-            if leads_back(accounts, streams, there, &subject, &mut vec![start]) {
-                let subject = edge.map.exported_filter();
-                return Err(StartError::StreamCycle { importer: accounts[there].name.to_string(), subject });
-            }
-        }
+            let mut arrives_as = accounts[edge.to_account as usize].mappings.results(&subject);
+            arrives_as.push(subject);
+            WayOut { to: edge.to_account as usize, takes: edge.map.local_filter(), arrives_as }
+        };
+        edges.map(way).collect()
+    };
+    if let Some((importer, number)) = find_cycle(accounts, services) {
+        let edge = &accounts[importer].services[number];
+        let subject = edge.map.exported_filter();
+        return Err(StartError::ServiceCycle { importer: accounts[importer].name.to_string(), subject });
+    }
+    // What came by import is not passed on, so that a circle does no harm; it is refused where nats-server refuses it. Imports
+    // without reply subjects are ours alone: two accounts may hear of each other over them.
+    let streams = |account: &Account| {
+        let edges = account.streams.iter();
+        let way = |edge: &StreamEdge| WayOut {
+            to: edge.to_account as usize,
+            takes: edge.map.exported_filter(),
+            arrives_as: if edge.drop_reply { Vec::new() } else { vec![edge.map.local_filter()] },
+        };
+        edges.map(way).collect()
+    };
+    if let Some((exporter, number)) = find_cycle(accounts, streams) {
+        let edge = &accounts[exporter].streams[number];
+        let importer = accounts[edge.to_account as usize].name.to_string();
+        return Err(StartError::StreamCycle { importer, subject: edge.map.exported_filter() });
     }
     Ok(())
 }
 
-/// One way out of an account: where to, which subjects it takes, and what they are called there.
-type WayOut = (usize, String, String);
-
-/// Where requests of an account go.
-fn services(account: &Account) -> Vec<WayOut> {
-    let edges = account.services.iter();
-    edges.map(|edge| (edge.to_account as usize, edge.map.local_filter(), edge.map.exported_filter())).collect()
+/// One way out of an account.
+struct WayOut {
+    /// Number of the account that it leads to.
+    to: usize,
+    /// Filter of the subjects that go this way.
+    takes: String,
+    /// Filters of what they may be called there.
+    arrives_as: Vec<String>,
 }
 
-/// Where messages of an account go. What came by import is not passed on, so that a circle does no harm; it is refused where
-/// nats-server refuses it. Imports without reply subjects are ours alone: two accounts may hear of each other over them.
-fn streams(account: &Account) -> Vec<WayOut> {
-    let edges = account.streams.iter().filter(|edge| !edge.drop_reply);
-    edges.map(|edge| (edge.to_account as usize, edge.map.exported_filter(), edge.map.local_filter())).collect()
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    Never,
+    /// On the way that is being followed.
+    Now,
+    Before,
 }
 
-fn leads_back(
-    accounts: &[Account],
-    ways_out: fn(&Account) -> Vec<WayOut>,
-    there: usize,
-    arrives_as: &str,
-    seen: &mut Vec<usize>,
-) -> bool {
-    if seen.contains(&there) {
-        return true;
+/// A way out that can be reached from itself: number of its account, and its own number there.
+fn find_cycle(accounts: &[Account], ways_out: impl Fn(&Account) -> Vec<WayOut>) -> Option<(usize, usize)> {
+    let ways: Vec<Vec<WayOut>> = accounts.iter().map(ways_out).collect();
+    let mut visits: Vec<Vec<Visit>> = ways.iter().map(|ways| vec![Visit::Never; ways.len()]).collect();
+    let mut starts = ways.iter().enumerate().flat_map(|(account, ways)| (0..ways.len()).map(move |way| (account, way)));
+    starts.find(|&start| visits[start.0][start.1] == Visit::Never && leads_back(&ways, start, &mut visits))
+}
+
+fn leads_back(ways: &[Vec<WayOut>], (account, number): (usize, usize), visits: &mut [Vec<Visit>]) -> bool {
+    visits[account][number] = Visit::Now;
+    let way = &ways[account][number];
+    for (next, further) in ways[way.to].iter().enumerate() {
+        if !way.arrives_as.iter().any(|subject| overlaps(subject, &further.takes)) {
+            continue;
+        }
+        let visit = visits[way.to][next];
+        if visit == Visit::Now || (visit == Visit::Never && leads_back(ways, (way.to, next), visits)) {
+            return true;
+        }
     }
-    seen.push(there);
-    let found = ways_out(&accounts[there]).into_iter().any(|(next, taken, becomes)| {
-        overlaps(arrives_as, &taken) && leads_back(accounts, ways_out, next, &becomes, seen)
-    });
-    seen.pop();
-    found
+    visits[account][number] = Visit::Before;
+    false
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nats_proto::encode;
+use nats_proto::subject::has_no_empty_token;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::distr::Alphanumeric;
@@ -252,6 +253,9 @@ impl<'s> Router<'s, '_> {
         let live = self.live;
         // A request is published there, too.
         let mapped = self.mapped(edge.to_account, subject);
+        if mapped.as_deref().is_some_and(|subject| !has_no_empty_token(subject)) {
+            return false;
+        }
         let subject = mapped.as_deref().unwrap_or(subject);
         let there = &live.accounts[edge.to_account as usize];
         if let Some(latency) = &edge.latency {

@@ -1,7 +1,7 @@
 //! Subjects that are replaced when they are published (spec 07 §8): templates with parts of the source, functions and
 //! weights. Pure: randomness comes in as a parameter.
 
-use nats_proto::subject::{has_wildcard, is_valid_filter, is_valid_publish, tokens};
+use nats_proto::subject::{has_wildcard, is_valid_filter, is_valid_publish, overlaps, tokens};
 use smallvec::SmallVec;
 
 use crate::config::{SubjectMapping, TransformError};
@@ -96,8 +96,17 @@ impl Template {
             return Err(TransformError::BadSource);
         }
         let wildcards = tokens(source).filter(|token| *token == "*").count();
-        let parts =
-            split_template(text).into_iter().map(|token| part(token, wildcards)).collect::<Result<Vec<_>, _>>()?;
+        let parts: Result<Vec<Part>, _> =
+            split_template(text).into_iter().map(|token| part(token, wildcards)).collect();
+        let mut parts = parts?;
+        if !has_wildcard(source) {
+            // The reference hashes nothing then; so every message is in the same partition as there.
+            for part in &mut parts {
+                if let Part::Partition { count, .. } = part {
+                    *part = Part::Literal(partition(std::iter::empty(), *count).to_string().into());
+                }
+            }
+        }
         let tails = parts.iter().filter(|part| **part == Part::Tail).count();
         let ends_with_tail = parts.last() == Some(&Part::Tail);
         if tails > 1 || (tails == 1) != ends_with_tail || ends_with_tail != (tokens(source).next_back() == Some(">")) {
@@ -109,6 +118,23 @@ impl Template {
     /// Whether two messages of one subject may get different ones.
     fn is_random(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Random(_)))
+    }
+
+    /// A filter of everything that this can become.
+    fn filter(&self) -> String {
+        let mut tokens = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            match part {
+                Part::Literal(literal) => tokens.push(&**literal),
+                // Any number of tokens, or none.
+                Part::Tail | Part::Cut { .. } => {
+                    tokens.push(">");
+                    break;
+                }
+                Part::Wildcard(_) | Part::Partition { .. } | Part::Random(_) => tokens.push("*"),
+            }
+        }
+        tokens.join(".")
     }
 
     fn render(&self, captured: &Captured<'_>, subject: &str, random: &mut dyn FnMut(usize) -> usize) -> String {
@@ -389,6 +415,12 @@ impl Mappings {
         Ok(Self { all })
     }
 
+    /// Filters of what subjects of a filter may be replaced with.
+    pub(crate) fn results(&self, filter: &str) -> Vec<String> {
+        let touched = self.all.iter().filter(|mapping| overlaps(&mapping.source, filter));
+        touched.flat_map(|mapping| mapping.targets.iter().map(|(_, template)| template.filter())).collect()
+    }
+
     /// The first mapping whose source has this subject. Answers to requests of other accounts come on subjects that are the
     /// broker's own; they are never replaced.
     pub(crate) fn find(&self, subject: &str) -> Option<&Mapping> {
@@ -449,6 +481,8 @@ mod tests {
             ("mid.*", "m.$1x", "mid.a", Some("m.$1x")),
             ("mid.*", "m.x{{wildcard(1)}}", "mid.a", Some("m.x{{wildcard(1)}}")),
             ("a.*", "{{ WILDCARD( 1 ) }}.$1", "a.b", Some("b.b")),
+            ("a", "p.{{partition(9)}}", "a", Some("p.7")),
+            ("b", "p.{{partition(3)}}", "b", Some("p.1")),
         ] {
             assert_eq!(mapped(source, target, subject).as_deref(), result, "{subject}");
         }

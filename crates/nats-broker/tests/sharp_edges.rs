@@ -219,3 +219,59 @@ async fn what_came_by_import_goes_no_further_whatever_is_imported_there() {
     c.sync().await;
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mappings_do_not_close_an_import_cycle_and_a_second_visit_is_none() {
+    let a = || AccountConfig::new("A").export(ServiceExport::new("back")).import(ServiceImport::new("B", "svc"));
+    let b =
+        || AccountConfig::new("B").export(ServiceExport::new("svc")).import(ServiceImport::new("A", "back").to("out"));
+    let with = |account: AccountConfig, source: &str, target: &str| AccountConfig {
+        mappings: vec![common::configs::mapping(source, target)],
+        ..account
+    };
+    let users = || users(&["a"]).user("b", "x", "B", Permissions::unlimited());
+    for (source, target) in [("back", "svc"), ("*", "svc"), ("back", "{{random(3)}}"), (">", "svc.>")] {
+        let accounts = vec![with(a(), source, target), with(b(), "svc", "out")];
+        let error =
+            Broker::start(BrokerConfig::default(), accounts, Arc::new(users()), vec![], Arc::new(Notes::default()));
+        let is_cycle = error.as_ref().is_err_and(|error| error.to_string().contains("forms a cycle"));
+        assert_eq!(is_cycle, target != "svc.>", "{source} -> {target}: {error:?}");
+    }
+    // A request that comes back under another subject ends there.
+    let accounts = vec![a(), with(b(), "svc", "out")];
+    let broker = start(BrokerConfig::default(), accounts, Arc::new(users()));
+    let mut responder = client(&broker, "a").await;
+    responder.send("SUB back 1\r\n").await;
+    responder.sync().await;
+    let mut requester = client(&broker, "a").await;
+    requester.send("SUB in 1\r\nPUB svc in 0\r\n\r\n").await;
+    let head = responder.line().await;
+    let reply = head.split(' ').nth(3).unwrap().to_owned();
+    assert!(head.starts_with("HMSG back 1 _R_."), "{head}");
+    while !responder.line().await.is_empty() {}
+    responder.line().await;
+    responder.send(format!("PUB {reply} 2\r\nok\r\n")).await;
+    requester.expect("MSG in 1 2\r\nok\r\n").await;
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_accounts_may_hear_of_each_other_without_reply_subjects() {
+    let account = |name: &str, other: &str| {
+        let account = AccountConfig::new(name).export(StreamExport::new("life.>"));
+        account.import(StreamImport::new(other, "life.>").drop_reply())
+    };
+    let users = users(&["a"]).user("b", "x", "B", Permissions::unlimited());
+    let broker = start(BrokerConfig::default(), vec![account("A", "B"), account("B", "A")], Arc::new(users));
+    let (mut a, mut b) = (client(&broker, "a").await, client(&broker, "b").await);
+    for raw in [&mut a, &mut b] {
+        raw.send("SUB life.> 1\r\n").await;
+        raw.sync().await;
+    }
+    a.send("PUB life.x 0\r\n\r\n").await;
+    for raw in [&mut a, &mut b] {
+        raw.expect("MSG life.x 1 0\r\n\r\n").await;
+        raw.sync().await;
+    }
+    broker.shutdown().await;
+}
