@@ -433,6 +433,8 @@ impl Mappings {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::MappingTarget;
 
@@ -552,6 +554,34 @@ mod tests {
             "b.>.c",
         ] {
             assert!(mapping("a.*", &[(target, 100)]).is_err(), "{target}");
+        }
+    }
+
+    fn source() -> impl Strategy<Value = String> {
+        "([*a]|[*a][.][*a]|[*a][.]>|>|[*][.][*][.]>)"
+    }
+
+    fn target() -> impl Strategy<Value = String> {
+        let function = "[{][{](wildcard|partition|split|splitfromleft|slicefromright|left|right|random)[(][0-3],?[-0-9]{0,2}[)][}][}]";
+        let token = prop_oneof!["[a-c]", "[$][0-3]", function, "[*>{}$.( ]{1,3}"];
+        proptest::collection::vec(token, 1..4).prop_map(|tokens| tokens.join("."))
+    }
+
+    proptest! {
+        /// Whatever is configured and published: a subject without control characters or blanks comes out, or the old one.
+        #[test]
+        fn no_template_and_no_subject_make_it_panic(
+            source in source(),
+            target in target(),
+            weight in any::<u8>(),
+            subject in "([a-c*>äé€-]{0,4}[.]){0,3}[a-cäé€-]{1,5}",
+            drawn in any::<usize>(),
+        ) {
+            if let Ok(mapping) = mapping(&source, &[(&target, weight)]) {
+                let mapped = mapping.apply(&subject, &mut |limit| drawn % limit);
+                let mapped = mapped.unwrap_or(subject);
+                prop_assert!(nats_proto::subject::has_only_subject_bytes(mapped.as_bytes()), "{:?}", mapped);
+            }
         }
     }
 }

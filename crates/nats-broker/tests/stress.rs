@@ -3,10 +3,13 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{CONNECT, DEADLINE, Raw, open_broker};
+use common::{CONNECT, DEADLINE, Raw, open_broker, start};
+use nats_broker::{AccountConfig, BrokerConfig, Permissions, Reload, StaticAuthenticator, SubjectRules};
 use nats_proto::server_op::{ServerOp, parse};
+use tokio_util::sync::CancellationToken;
 
 /// Waits until the broker has neither connections nor subscriptions.
 async fn until_empty(broker: &nats_broker::Broker) {
@@ -120,5 +123,106 @@ async fn every_message_of_every_publisher_arrives_in_order() {
     tokio::time::timeout(DEADLINE, tasks.join_all()).await.unwrap();
     drop(reader);
     until_empty(&broker).await;
+    broker.shutdown().await;
+}
+
+/// Users `u0`…`u9` of account A, who may hear everything, or all but what is secret.
+fn ten_users(may_hear_secrets: bool) -> StaticAuthenticator {
+    let deny = if may_hear_secrets { vec![] } else { vec!["secret.>".to_owned()] };
+    let rights = Permissions { subscribe: SubjectRules { allow: None, deny }, ..Permissions::default() };
+    (0..10)
+        .fold(StaticAuthenticator::new(), |users, number| users.user(&format!("u{number}"), "x", "A", rights.clone()))
+}
+
+/// Comes, subscribes, publishes, changes its mind and goes, until told to stop; gives the last connection.
+async fn restless(addr: std::net::SocketAddr, user: String, stop: CancellationToken) -> Raw {
+    let mut round = 0_u32;
+    loop {
+        let mut raw = Raw::connect(addr).await;
+        raw.send(common::connect_as(&user, "x")).await;
+        raw.send("SUB > 1\r\nSUB secret.x 2\r\nSUB secret.* q 3\r\nSUB *.x 4\r\nUNSUB 4 1000000\r\n").await;
+        for _ in 0..20 {
+            round += 1;
+            raw.send("PUB secret.x 2\r\nhi\r\nPUB ok.x 2\r\nhi\r\nSUB secret.y 5\r\n").await;
+            raw.send(format!("UNSUB 5\r\nUNSUB {}\r\nSUB *.x 4\r\nPING\r\n", 1 + round % 4)).await;
+            while !raw.received().windows(6).any(|six| six == b"PONG\r\n") {
+                assert!(raw.read_more(DEADLINE).await, "{}", String::from_utf8_lossy(raw.received()));
+            }
+            let waiting = raw.received().len();
+            raw.take(waiting);
+        }
+        raw.send("SUB > 11\r\nSUB secret.x 12\r\nSUB secret.> q 13\r\n").await;
+        if stop.is_cancelled() {
+            return raw;
+        }
+    }
+}
+
+/// However logins, subscriptions and reloads meet: what counts in the end are the last rights, and nothing stays behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rights_that_change_all_the_time_are_the_last_ones_in_the_end() {
+    // Room for those that are still going.
+    const MOST: usize = 100;
+    let accounts = || vec![AccountConfig { max_connections: Some(MOST), ..AccountConfig::new("A") }];
+    let broker = start(BrokerConfig::default(), accounts(), Arc::new(ten_users(true)));
+    let addr = broker.local_addr(0).unwrap();
+    let stop = CancellationToken::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        tasks.spawn(restless(addr, format!("u{number}"), stop.clone()));
+    }
+    let reload = |may_hear_secrets| {
+        let config = BrokerConfig { listen: vec![common::loopback()], ..BrokerConfig::default() };
+        let authenticator = Arc::new(ten_users(may_hear_secrets));
+        broker.reload(Reload { config, accounts: accounts(), authenticator, guards: vec![] }).unwrap()
+    };
+    for round in 0..300 {
+        assert_eq!(reload(round % 2 == 0).connections_ended, 0);
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    let mut staying = tokio::time::timeout(DEADLINE * 3, tasks.join_all()).await.unwrap();
+    for raw in &mut staying {
+        raw.send("SUB mark 99\r\nPING\r\n").await;
+        while !raw.received().ends_with(b"PONG\r\n") {
+            assert!(raw.read_more(DEADLINE).await);
+        }
+        let waiting = raw.received().len();
+        raw.take(waiting);
+    }
+    // Everything is allowed for a moment, then no longer.
+    reload(true);
+    for raw in &mut staying {
+        raw.send("SUB > 21\r\nSUB secret.x 22\r\nSUB secret.> q 23\r\nPING\r\n").await;
+        while !raw.received().ends_with(b"PONG\r\n") {
+            assert!(raw.read_more(DEADLINE).await);
+        }
+    }
+    reload(false);
+    for info in broker.connections("A") {
+        assert!(!info.subscriptions.iter().any(|filter| filter.starts_with("secret")), "{info:?}");
+    }
+    broker.publish("A", "secret.x", None, None, b"hi").unwrap();
+    broker.publish("A", "mark", None, None, b"").unwrap();
+    for raw in &mut staying {
+        while !raw.received().windows(8).any(|seen| seen == b"MSG mark") {
+            assert!(raw.read_more(DEADLINE).await);
+        }
+        let text = String::from_utf8_lossy(raw.received()).into_owned();
+        assert!(!text.contains("MSG secret"), "{text}");
+    }
+    drop(staying);
+    until_empty(&broker).await;
+    // The account counts right: exactly so many may come.
+    let mut raws = Vec::new();
+    for _ in 0..MOST {
+        let mut raw = Raw::connect(addr).await;
+        raw.send(common::connect_as("u1", "x")).await;
+        raw.sync().await;
+        raws.push(raw);
+    }
+    let mut raw = Raw::connect(addr).await;
+    raw.send(common::connect_as("u1", "x")).await;
+    assert_eq!(raw.rest().await, "-ERR 'maximum account active connections exceeded'\r\n");
     broker.shutdown().await;
 }

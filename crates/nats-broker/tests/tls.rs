@@ -447,3 +447,27 @@ async fn an_embedder_can_switch_resumption_off() {
     }
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_brings_new_tls_settings_or_none_of_them() {
+    let (old, new) = (Pki::new(), Pki::new());
+    let broker = start(vec![tls_listener(&old)], Arc::new(OpenAuthenticator::default()));
+    let mut before = connect(&broker, 0, old.client(None, BOTH)).await.unwrap();
+    before.send(CONNECT).await;
+    before.sync().await;
+    let reload = |accounts| {
+        let config = BrokerConfig { listen: vec![tls_listener(&new)], ..BrokerConfig::default() };
+        let authenticator = Arc::new(OpenAuthenticator::default());
+        broker.reload(nats_broker::Reload { config, accounts, authenticator, guards: vec![] })
+    };
+    let refused = reload(vec![AccountConfig::new("$G"), AccountConfig::new("$G")]);
+    assert!(refused.is_err());
+    assert!(connect(&broker, 0, new.client(None, BOTH)).await.is_err());
+    reload(vec![AccountConfig::new("$G")]).unwrap();
+    assert!(connect(&broker, 0, old.client(None, BOTH)).await.is_err());
+    let mut after = connect(&broker, 0, new.client(None, BOTH)).await.unwrap();
+    after.send(CONNECT).await;
+    after.sync().await;
+    before.sync().await;
+    broker.shutdown().await;
+}
