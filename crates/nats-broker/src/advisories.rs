@@ -142,7 +142,7 @@ fn tell(shared: &Shared, conn: &Conn, subject: &str, account: &str, user: Option
             stop: reason.map(|_| rfc3339(now)),
             name_tag: account,
             kind: "Client",
-            client_type: "nats",
+            client_type: conn.client_type(),
         },
         ended: reason.map(|reason| ended(conn, reason)),
     };

@@ -173,6 +173,11 @@ impl Conn {
         self.flags.load(Ordering::Acquire) & bits != 0
     }
 
+    /// nats-server's word for the protocol that the client speaks.
+    pub(crate) fn client_type(&self) -> &'static str {
+        if self.has(flag::WEBSOCKET) { "websocket" } else { "nats" }
+    }
+
     pub(crate) fn flags(&self) -> u32 {
         self.flags.load(Ordering::Acquire)
     }

@@ -184,7 +184,7 @@ impl ClientInfo {
             info.ver = named(about.version);
             info.server = Some(shared.server_name.clone());
             info.kind = Some("Client");
-            info.client_type = Some("nats");
+            info.client_type = Some(client.client_type());
         }
         info
     }
@@ -286,6 +286,10 @@ impl<'s> Router<'s, '_> {
         let message = Message { reply: answer_on.as_deref(), header_len: content.1, content: &content.0, tail: &tail };
         let run = Run { subject, messages: std::slice::from_ref(&message) };
         let mut done = self.local(edge.to_account, &mut None, &run, 1) != 0;
+        if there.is_system {
+            // What the system account exports is mostly what the broker answers itself.
+            done |= self.system_request(edge.to_account, &run, 1) != 0;
+        }
         if !done && let Some(answer_on) = &request.answer_on {
             there.state.replies.forget(answer_on);
         }

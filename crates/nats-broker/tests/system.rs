@@ -10,7 +10,10 @@ use std::sync::Arc;
 use common::monitored::{compare, leave_a_request_open, monitored};
 use common::notes::Notes;
 use common::{DEADLINE, Raw, connect_as, golden_lines, start_with};
-use nats_broker::{AccountConfig, Broker, BrokerConfig, Grant, Observer, Permissions, StaticAuthenticator};
+use nats_broker::{
+    AccountConfig, Broker, BrokerConfig, Grant, Observer, Permissions, ServiceExport, ServiceImport,
+    StaticAuthenticator,
+};
 use serde_json::Value;
 
 /// An observer that can reload, and notes slow consumers.
@@ -332,5 +335,47 @@ async fn account_figures_keep_what_ended_connections_have_carried() {
     }
     assert_eq!(stats(&broker, "U").slow_consumers, 1);
     assert_eq!(broker.monitor().varz().in_msgs, stats(&broker, "U").in_msgs + 1);
+    broker.shutdown().await;
+}
+
+/// What the system account exports can be asked for over an import, under another name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_may_import_requests_from_the_system_account() {
+    let users = StaticAuthenticator::new().user("a", "x", "A", Permissions::unlimited());
+    let identity = "$SYS.REQ.SERVER.PING.IDZ";
+    let accounts = vec![
+        AccountConfig::new("SYS").export(ServiceExport::new(identity)),
+        AccountConfig::new("A").import(ServiceImport::new("SYS", identity).to("who")),
+    ];
+    let config = BrokerConfig { system_account: Some("SYS".into()), ..BrokerConfig::default() };
+    let broker = start_with(config, accounts, Arc::new(users), Vec::new(), Arc::new(common::Unobserved));
+    let mut raw = login(broker.local_addr(0).unwrap(), "a").await;
+    raw.send("PUB who _INBOX.x 0\r\n\r\n").await;
+    let (subject, content) = next(&mut raw).await;
+    assert_eq!(subject, "_INBOX.x");
+    let told: Value = serde_json::from_slice(&content).unwrap();
+    assert_eq!(told["id"], broker.server_id());
+    broker.shutdown().await;
+}
+
+/// Bodies of any kind are answered with an error or not at all, and the next request as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_any_kind_do_no_harm() {
+    let (broker, mut clients) = monitored(Arc::new(common::Unobserved)).await;
+    let id = broker.server_id().to_owned();
+    let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+    let bodies =
+        ["{", "\"", "{\"cid\":-1}", "{\"cid\":1e300}", "{\"limit\":18446744073709551615}", "{\"state\":99}", &*deep];
+    for word in ["STATSZ", "CONNZ", "SUBSZ", "ACCOUNTZ", "HEALTHZ", "JSZ", "KICK", "LDM", "RELOAD", "PROFILEZ"] {
+        for body in bodies {
+            let subject = format!("$SYS.REQ.SERVER.{id}.{word}");
+            assert!(answers(&mut clients[0], &subject, body).await.len() <= 1, "{word} {body}");
+        }
+    }
+    for word in ["CONNZ", "SUBSZ", "STATZ", "INFO", "JSZ", "LEAFZ", "CONNS"] {
+        for body in bodies {
+            assert!(answers(&mut clients[0], &format!("$SYS.REQ.ACCOUNT.PING.{word}"), body).await.len() <= 1);
+        }
+    }
     broker.shutdown().await;
 }

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use nats_proto::subject::matches;
 
 use super::{QueryError, go_duration, rfc3339, uptime};
-use crate::conn::{Conn, flag};
+use crate::conn::Conn;
 use crate::shared::Shared;
 use crate::subscription::Subscription;
 use crate::totals::Traffic;
@@ -381,7 +382,7 @@ fn entry(shared: &Shared, conn: &Conn, now: SystemTime) -> ConnzEntry {
     ConnzEntry {
         cid: conn.cid,
         kind: "Client",
-        client_type: if conn.has(flag::WEBSOCKET) { "websocket" } else { "nats" },
+        client_type: conn.client_type(),
         ip: conn.remote.map(|remote| remote.ip().to_string()).unwrap_or_default(),
         port: conn.remote.map_or(0, |remote| remote.port()),
         start: rfc3339(conn.started),
@@ -429,7 +430,7 @@ pub(crate) fn connz(shared: &Shared, query: &ConnzQuery) -> Result<Connz, QueryE
     if query.filter_subject.is_some() && query.acc.is_none() {
         return Err(QueryError::FilterWithoutAccount);
     }
-    if query.state == ConnzState::Open {
+    if query.state != ConnzState::Closed {
         match query.sort {
             ConnzSort::Stop => return Err(QueryError::SortOfClosed("stop")),
             ConnzSort::Reason => return Err(QueryError::SortOfClosed("reason")),
@@ -475,5 +476,21 @@ pub(crate) fn connz(shared: &Shared, query: &ConnzQuery) -> Result<Connz, QueryE
         offset: query.offset,
         limit,
         connections,
+    })
+}
+
+/// What nats-server says of the connections of an account that it does not know; `None`: it is known, or none is named.
+pub(crate) fn connz_of_unknown(shared: &Shared, query: &ConnzQuery) -> Option<Value> {
+    let account = query.acc.as_ref()?;
+    shared.account_number(account).is_none().then(|| {
+        json!({
+            "server_id": "",
+            "now": rfc3339(SystemTime::now()),
+            "num_connections": 0,
+            "total": 0,
+            "offset": query.offset,
+            "limit": if query.limit == 0 { 1024 } else { query.limit },
+            "connections": null,
+        })
     })
 }

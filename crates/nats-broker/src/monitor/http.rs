@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::any;
 use serde::Serialize;
 
 use super::{ConnzQuery, ConnzSort, ConnzState, ConnzSubs, Healthz, Monitor, QueryError, SubszQuery};
@@ -17,21 +17,21 @@ const CORS: (HeaderName, &str) = (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
 
 pub(super) fn router(monitor: Monitor) -> Router {
     Router::new()
-        .route("/", get(root))
-        .route("/varz", get(varz))
-        .route("/connz", get(connz))
-        .route("/subsz", get(subsz))
-        .route("/subscriptionsz", get(subsz))
-        .route("/accountz", get(accountz))
-        .route("/accstatz", get(accstatz))
-        .route("/routez", get(routez))
-        .route("/gatewayz", get(gatewayz))
-        .route("/leafz", get(leafz))
-        .route("/jsz", get(jsz))
-        .route("/raftz", get(raftz))
-        .route("/ipqueuesz", get(ipqueuesz))
-        .route("/healthz", get(healthz))
-        .route("/debug/vars", get(variables))
+        .route("/", any(root))
+        .route("/varz", any(varz))
+        .route("/connz", any(connz))
+        .route("/subsz", any(subsz))
+        .route("/subscriptionsz", any(subsz))
+        .route("/accountz", any(accountz))
+        .route("/accstatz", any(accstatz))
+        .route("/routez", any(routez))
+        .route("/gatewayz", any(gatewayz))
+        .route("/leafz", any(leafz))
+        .route("/jsz", any(jsz))
+        .route("/raftz", any(raftz))
+        .route("/ipqueuesz", any(ipqueuesz))
+        .route("/healthz", any(healthz))
+        .route("/debug/vars", any(variables))
         .fallback(nothing)
         .with_state(monitor)
 }
@@ -71,10 +71,8 @@ async fn varz(State(monitor): State<Monitor>) -> Response {
 
 async fn healthz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
     monitor.count_request("/healthz");
-    for key in ["js-enabled-only", "js-enabled", "js-server-only", "details"] {
-        if let Err(error) = boolean(&parameters, key) {
-            return bad(&error);
-        }
+    if let Err(error) = readable(&parameters, &["js-enabled-only", "js-enabled", "js-server-only", "details"], &[]) {
+        return bad(&error);
     }
     let mut health = monitor.healthz();
     let mut status = StatusCode::SERVICE_UNAVAILABLE;
@@ -101,23 +99,39 @@ async fn accstatz(State(monitor): State<Monitor>, Query(parameters): Parameters)
     }
 }
 
-async fn routez(State(monitor): State<Monitor>) -> Response {
+async fn routez(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
     monitor.count_request("/routez");
+    if let Err(error) = readable(&parameters, &["subs"], &[]) {
+        return bad(&error);
+    }
     page(StatusCode::OK, &super::routez(&monitor.shared))
 }
 
-async fn gatewayz(State(monitor): State<Monitor>) -> Response {
+async fn gatewayz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
     monitor.count_request("/gatewayz");
+    if let Err(error) = readable(&parameters, &["accs"], &[]) {
+        return bad(&error);
+    }
     page(StatusCode::OK, &super::gatewayz(&monitor.shared))
 }
 
-async fn leafz(State(monitor): State<Monitor>) -> Response {
+async fn leafz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
     monitor.count_request("/leafz");
+    if let Err(error) = readable(&parameters, &["subs"], &[]) {
+        return bad(&error);
+    }
     page(StatusCode::OK, &super::leafz(&monitor.shared))
 }
 
-async fn jsz(State(monitor): State<Monitor>) -> Response {
+async fn jsz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
     monitor.count_request("/jsz");
+    if let Err(error) = readable(
+        &parameters,
+        &["accounts", "streams", "consumers", "config", "leader-only", "raft", "stream-leader-only"],
+        &["limit", "offset"],
+    ) {
+        return bad(&error);
+    }
     page(StatusCode::OK, &super::jsz(&monitor.shared))
 }
 
@@ -125,8 +139,11 @@ async fn raftz() -> (StatusCode, &'static str) {
     (StatusCode::NOT_FOUND, "No Raft nodes registered")
 }
 
-async fn ipqueuesz(State(monitor): State<Monitor>) -> Response {
+async fn ipqueuesz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
     monitor.count_request("/ipqueuesz");
+    if let Err(error) = readable(&parameters, &["all"], &[]) {
+        return bad(&error);
+    }
     page(StatusCode::OK, &serde_json::Map::new())
 }
 
@@ -136,9 +153,14 @@ async fn variables() -> Response {
 
 async fn connz(State(monitor): State<Monitor>, Query(parameters): Parameters) -> Response {
     monitor.count_request("/connz");
-    match connz_query(&parameters).and_then(|query| monitor.connz(&query)) {
-        Ok(connz) => page(StatusCode::OK, &connz),
-        Err(error) => bad(&error),
+    let query = match connz_query(&parameters) {
+        Ok(query) => query,
+        Err(error) => return bad(&error),
+    };
+    match (super::connz_of_unknown(&monitor.shared, &query), monitor.connz(&query)) {
+        (_, Err(error)) => bad(&error),
+        (Some(nothing), Ok(_)) => page(StatusCode::OK, &nothing),
+        (None, Ok(connz)) => page(StatusCode::OK, &connz),
     }
 }
 
@@ -148,6 +170,21 @@ async fn subsz(State(monitor): State<Monitor>, Query(parameters): Parameters) ->
         Ok(subsz) => page(StatusCode::OK, &subsz),
         Err(error) => bad(&error),
     }
+}
+
+/// Looks whether parameters can be read that change nothing here.
+fn readable(
+    parameters: &HashMap<String, String>,
+    booleans: &[&'static str],
+    numbers: &[&'static str],
+) -> Result<(), QueryError> {
+    for key in booleans {
+        // Routes can be asked for in detail.
+        if *key != "subs" || text(parameters, key).as_deref() != Some("detail") {
+            boolean(parameters, key)?;
+        }
+    }
+    numbers.iter().try_for_each(|key| number(parameters, key).map(|_| ()))
 }
 
 fn text(parameters: &HashMap<String, String>, key: &str) -> Option<String> {
@@ -203,8 +240,9 @@ fn connz_query(parameters: &HashMap<String, String>) -> Result<ConnzQuery, Query
         limit: number(parameters, "limit")?,
         cid,
         user: text(parameters, "user"),
+        // Without an account it is not looked at.
+        filter_subject: text(parameters, "filter_subject").filter(|_| text(parameters, "acc").is_some()),
         acc: text(parameters, "acc"),
-        filter_subject: text(parameters, "filter_subject"),
         mqtt_client: text(parameters, "mqtt_client"),
     })
 }

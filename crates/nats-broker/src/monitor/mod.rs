@@ -19,7 +19,7 @@ pub use accountz::{AccountInfo, Accountz, ExportInfo, ImportInfo, MappedTo, Subl
 pub(crate) use accountz::{account_info, accountz};
 pub use accstatz::{AccountStatz, Accstatz, Amount, DirectionStatz};
 pub(crate) use accstatz::{Statsz, account_statz, accstatz, statsz};
-pub(crate) use connz::{ClosedConnection, connz};
+pub(crate) use connz::{ClosedConnection, connz, connz_of_unknown};
 pub use connz::{Connz, ConnzEntry, ConnzQuery, ConnzSort, ConnzState, ConnzSubs, SubDetail};
 pub(crate) use process::CpuMeter;
 pub(crate) use subsz::subsz;

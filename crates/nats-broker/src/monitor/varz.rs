@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{rfc3339, uptime};
+use crate::config::BrokerConfig;
 use crate::shared::Shared;
 
 /// Counts per kind of connection; only clients exist here.
@@ -39,7 +40,13 @@ pub struct Varz {
     pub auth_required: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tls_required: bool,
+    /// A client certificate is wanted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls_verify: bool,
     pub max_connections: usize,
+    /// Per connection; 0 = no limit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_subscriptions: usize,
     /// Nanoseconds.
     pub ping_interval: u64,
     pub ping_max: u32,
@@ -102,6 +109,40 @@ pub struct Varz {
     pub disk_io_wait_stats: BTreeMap<&'static str, u64>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
+/// Settings of the first WebSocket listener; empty without one.
+fn websocket(shared: &Shared, config: &BrokerConfig) -> Map<String, Value> {
+    let mut group = Map::new();
+    let mut listeners = shared.listeners().iter().zip(&config.listen);
+    let first = listeners.find_map(|(running, listener)| Some((running, listener, listener.websocket.as_ref()?)));
+    let Some((running, listener, settings)) = first else { return group };
+    let timeout = settings.handshake_timeout;
+    let timeout = if timeout.is_zero() { config.tls_timeout } else { timeout };
+    group.insert("host".to_owned(), json!(running.addr.ip()));
+    group.insert("port".to_owned(), json!(running.addr.port()));
+    if let Some(advertise) = &listener.advertise {
+        group.insert("advertise".to_owned(), json!(advertise));
+    }
+    group.insert("handshake_timeout".to_owned(), json!(timeout.as_nanos() as u64));
+    for (key, is_set) in [
+        ("no_tls", listener.tls.is_none()),
+        ("same_origin", settings.same_origin),
+        ("compression", settings.compression),
+    ] {
+        if is_set {
+            group.insert(key.to_owned(), json!(true));
+        }
+    }
+    if !settings.allowed_origins.is_empty() {
+        group.insert("allowed_origins".to_owned(), json!(settings.allowed_origins));
+    }
+    group
+}
+
 /// Whole seconds as integer, others with their fraction, as Go writes them.
 fn seconds(span: std::time::Duration) -> Value {
     if span.subsec_nanos() == 0 { json!(span.as_secs()) } else { json!(span.as_secs_f64()) }
@@ -112,7 +153,7 @@ pub(crate) fn varz(shared: &Shared) -> Varz {
     let config = &live.config;
     let traffic = shared.traffic();
     let now = SystemTime::now();
-    let (host, _) = shared.advertised(0);
+    let (host, port) = shared.advertised(0);
     let listener = shared.listeners().first();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let clients = |count: u64| KindCounts { clients: count, ..KindCounts::default() };
@@ -130,10 +171,12 @@ pub(crate) fn varz(shared: &Shared) -> Varz {
         git_commit: String::new(),
         go: "rust".to_owned(),
         host,
-        port: listener.map_or(0, |listener| listener.addr.port()),
+        port,
         auth_required: live.authenticator.auth_required(),
         tls_required: listener.is_some_and(|listener| listener.tls.load().is_some()),
+        tls_verify: config.listen.first().is_some_and(|listener| listener.tls_verify),
         max_connections: config.max_connections,
+        max_subscriptions: config.max_subscriptions,
         ping_interval: config.ping_interval.as_nanos() as u64,
         ping_max: config.ping_max,
         http_host: config.monitor_addr.map(|addr| addr.ip().to_string()).unwrap_or_default(),
@@ -148,7 +191,7 @@ pub(crate) fn varz(shared: &Shared) -> Varz {
         gateway: Map::new(),
         leaf: Map::new(),
         mqtt: Map::new(),
-        websocket: Map::new(),
+        websocket: websocket(shared, config),
         jetstream: Map::new(),
         tls_timeout: seconds(config.tls_timeout),
         write_deadline: config.write_deadline.as_nanos() as u64,

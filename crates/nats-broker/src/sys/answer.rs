@@ -221,20 +221,10 @@ fn account_page(shared: &Shared, account: &str, page: AccountPage, body: &Body) 
 
 fn connz(shared: &Shared, account: Option<&str>, body: &Body) -> Made {
     let query = connz_query(account, body)?;
-    let known = |name: &String| shared.account_number(name).is_some();
-    if query.acc.as_ref().is_none_or(known) {
-        return json_of(&monitor::connz(shared, &query)?);
+    match monitor::connz_of_unknown(shared, &query) {
+        Some(nothing) => json_of(&nothing),
+        None => json_of(&monitor::connz(shared, &query)?),
     }
-    // What nats-server says of accounts that it does not know.
-    json_of(&json!({
-        "server_id": "",
-        "now": monitor::rfc3339(SystemTime::now()),
-        "num_connections": 0,
-        "total": 0,
-        "offset": query.offset,
-        "limit": if query.limit == 0 { 1024 } else { query.limit },
-        "connections": null,
-    }))
 }
 
 fn connz_query(account: Option<&str>, body: &Body) -> Result<ConnzQuery, Failure> {
