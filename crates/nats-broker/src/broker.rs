@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::auth::{Authenticator, Observer, PublishGuard};
 use crate::config::{AccountConfig, BrokerConfig, StartError};
 use crate::conn::{Conn, Hub, flag};
+use crate::descriptors;
 use crate::io::Engine;
 use crate::latency::report_unanswered;
 use crate::live::Live;
@@ -120,7 +121,7 @@ impl Broker {
             listeners.push(RunningListener::new(addr, listener.tls.clone()));
             sockets.push(socket);
         }
-        crate::descriptors::prepare(config.max_connections);
+        descriptors::prepare(config.max_connections);
         let engine = Engine::start(config.io_engine).map_err(StartError::Engine)?;
         let shared = Arc::new(Shared::new(live, observer, hub, engine, new_server_id()));
         shared.listeners.set(listeners).expect("the listeners are set once");
@@ -336,11 +337,13 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
                 // Mostly out of file descriptors: who waits stays in the queue of the listener until others end. Told once,
                 // not ten times a second.
                 if failures == 0 {
-                    let limit = crate::descriptor_limit().unwrap_or_default();
+                    let limit = descriptors::descriptor_limit().unwrap_or_default();
                     tracing::warn!(%error, limit, "cannot accept connections; raise the limit of open files if that is it");
                 }
                 failures += 1;
-                shared.make_room();
+                if descriptors::are_used_up(&error) {
+                    shared.make_room();
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -33,6 +33,21 @@ pub(crate) fn prepare(max_connections: usize) {
     }
 }
 
+/// Whether an error says that this process, or the machine, can open no more files.
+pub(crate) fn are_used_up(error: &std::io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use nix::errno::Errno;
+        let used_up = [Errno::EMFILE as i32, Errno::ENFILE as i32];
+        error.raw_os_error().is_some_and(|number| used_up.contains(&number))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        false
+    }
+}
+
 /// What to tell when so many connections do not fit into a limit.
 fn shortage(limit: u64, max_connections: usize) -> Option<String> {
     let wanted = u64::try_from(max_connections).unwrap_or(u64::MAX).saturating_add(OTHERS);

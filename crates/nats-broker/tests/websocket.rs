@@ -11,7 +11,7 @@ use common::pki::{BOTH, Pki};
 use common::ws::{Request, Ws, inflate, masked};
 use common::{CONNECT, DEADLINE, Raw, golden_lines};
 use nats_broker::{
-    AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, ConnectionKind, Grant, Listener,
+    AccountConfig, Authenticator, Broker, BrokerConfig, ConnectRequest, ConnectionKind, Grant, IoEngine, Listener,
     OpenAuthenticator, Refusal, WebSocketSettings,
 };
 use nats_proto::websocket::{BINARY, CLOSE, COMPRESSED, CONTINUATION, Deflater, FINAL, PING};
@@ -312,19 +312,22 @@ async fn check_auth(world: &World, row: &Value) {
     }
 }
 
-async fn golden_rows(with_tls: bool) -> usize {
-    let plain = World::open(WebSocketSettings::default(), with_tls);
-    let compressing = World::open(compressing(), with_tls);
-    let same_origin = World::open(WebSocketSettings { same_origin: true, ..WebSocketSettings::default() }, with_tls);
+async fn golden_rows(with_tls: bool, io_engine: IoEngine) -> usize {
+    let start = |settings, authenticator| {
+        World::start_with(settings, with_tls, authenticator, BrokerConfig { io_engine, ..BrokerConfig::default() })
+    };
+    let open = |settings| start(settings, Arc::new(OpenAuthenticator::default()));
+    let plain = open(WebSocketSettings::default());
+    let compressing = open(compressing());
+    let same_origin = open(WebSocketSettings { same_origin: true, ..WebSocketSettings::default() });
     let allowed = vec!["http://ok.example".to_owned(), "https://ok2.example:8443".to_owned()];
-    let some_origins =
-        World::open(WebSocketSettings { allowed_origins: allowed, ..WebSocketSettings::default() }, with_tls);
+    let some_origins = open(WebSocketSettings { allowed_origins: allowed, ..WebSocketSettings::default() });
     let cookies = WebSocketSettings {
         user_cookie: Some("uc".into()),
         pass_cookie: Some("pc".into()),
         ..WebSocketSettings::default()
     };
-    let own_users = World::start(cookies, with_tls, Arc::new(OwnUsers));
+    let own_users = start(cookies, Arc::new(OwnUsers));
     let mut rows = 0;
     for row in golden_lines("websocket.jsonl") {
         let case = row["case"].as_str().unwrap();
@@ -347,12 +350,17 @@ async fn golden_rows(with_tls: bool) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn golden_websocket_rows() {
-    assert_eq!(golden_rows(false).await, 69);
+    assert_eq!(golden_rows(false, IoEngine::default()).await, 69);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn golden_websocket_rows_through_tls() {
-    assert_eq!(golden_rows(true).await, 69);
+    assert_eq!(golden_rows(true, IoEngine::default()).await, 69);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn golden_websocket_rows_on_the_runtime() {
+    assert_eq!(golden_rows(false, IoEngine::Runtime).await, 69);
 }
 
 /// Messages of every size between WebSocket clients and others, with and without compression and TLS.
@@ -556,6 +564,8 @@ async fn info_names_the_websocket_address() {
         text.push_str(&next_text(&mut ws).await);
     }
     let cid = world.broker.connections("$G")[0].cid;
+    let connz = world.broker.monitor().connz(&nats_broker::monitor::ConnzQuery::default()).unwrap();
+    assert_eq!(connz.connections[0].client_type, "websocket");
     assert!(world.broker.lame_duck_client(cid));
     assert!(ws.text_until("\r\n").await.contains("\"ldm\":true"));
     world.broker.shutdown().await;
