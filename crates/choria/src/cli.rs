@@ -16,7 +16,9 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub(crate) use bench::{BenchArgs, BenchCommand, BenchHelper, BenchIdle, BenchProvisioning, EmulateArgs, Until};
+pub(crate) use bench::{
+    BenchArgs, BenchCommand, BenchHelper, BenchIdle, BenchPing, BenchProvisioning, EmulateArgs, NodeKey, Until,
+};
 pub(crate) use check::{
     ConfigArgs, ConfigCommand, ConfigExplain, ConfigValidate, DoctorArgs, ManArgs, ProvisionArgs, Role,
 };

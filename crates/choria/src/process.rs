@@ -88,6 +88,21 @@ pub(crate) fn allow_open_files(needed: u64, what: &str) -> Result<(), Failure> {
         .hint("raise the hard limit (ulimit -Hn, LimitNOFILE= of a unit), or emulate fewer nodes"))
 }
 
+/// Makes sure that so many connections to one address of this machine have a port each.
+pub(crate) fn allow_connections(needed: u32) -> Result<(), Failure> {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    // Other systems have more, or say it elsewhere.
+    let Ok(text) = std::fs::read_to_string(RANGE) else { return Ok(()) };
+    let bounds: Vec<u32> = text.split_whitespace().filter_map(|bound| bound.parse().ok()).collect();
+    match bounds[..] {
+        [first, last] if last.saturating_sub(first) < needed => Err(Failure::new(format!(
+            "{needed} connections of this machine to one address are needed, and it gives ports {first} to {last} only"
+        ))
+        .hint("widen them for this measurement: sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"; or take fewer nodes")),
+        _ => Ok(()),
+    }
+}
+
 /// Writes the process id: decimal, no newline, mode 0644 (spec 03 §1.1).
 pub(crate) fn write_pid_file(path: &Path) -> Result<PidFile, Failure> {
     std::fs::write(path, std::process::id().to_string())

@@ -108,6 +108,8 @@ pub(crate) enum BenchCommand {
     Provisioning(BenchProvisioning),
     /// Measure what connected nodes cost that do nothing: memory and processor time of broker, provisioner and nodes.
     Idle(BenchIdle),
+    /// Measure how soon all members of a fleet answer a `choria ping`: a broker and emulated nodes on this machine.
+    Ping(BenchPing),
     /// Load a NATS server with messages from one connection to another.
     Pubsub(BenchPubsub),
     /// Load a NATS server with messages from one connection to many.
@@ -160,6 +162,32 @@ pub(crate) struct BenchProvisioning {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Longest time until every node is a member.
+    #[arg(long, value_name = "DURATION", value_parser = crate::values::duration)]
+    pub timeout: Option<Duration>,
+    /// One JSON document on stdout.
+    #[arg(short = 'j', long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchPing {
+    /// How many nodes.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub nodes: u32,
+    /// Pings, one after the other.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Kind of the nodes' keys.
+    #[arg(long, value_name = "KIND", default_value = "p256")]
+    pub key: NodeKey,
+    /// How long the nodes may come to rest before the first ping.
+    #[arg(long, value_name = "DURATION", value_parser = crate::values::duration, default_value = "5s")]
+    pub settle: Duration,
+    /// Directory for everything that is made; it must be empty or absent. A temporary one otherwise, in memory where there
+    /// is room.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Longest time until all are connected.
     #[arg(long, value_name = "DURATION", value_parser = crate::values::duration)]
     pub timeout: Option<Duration>,
     /// One JSON document on stdout.

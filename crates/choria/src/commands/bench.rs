@@ -5,6 +5,7 @@ mod idle;
 mod load;
 mod metrics;
 mod nodes;
+mod ping;
 mod place;
 mod processes;
 mod provisioning;
@@ -13,6 +14,7 @@ mod run;
 pub(crate) use document::Document;
 pub(crate) use idle::Document as IdleDocument;
 pub(crate) use load::Document as LoadDocument;
+pub(crate) use ping::Document as PingDocument;
 
 use crate::cli::{BenchArgs, BenchCommand};
 use crate::exit::{Failure, Outcome};
@@ -22,6 +24,7 @@ pub(crate) fn run(args: &BenchArgs, debug: bool) -> Outcome {
     match &args.command {
         BenchCommand::Provisioning(args) => provisioning::run(args, debug),
         BenchCommand::Idle(args) => idle::run(args, debug),
+        BenchCommand::Ping(args) => ping::run(args, debug),
         BenchCommand::Pubsub(args) => load::pubsub(args),
         BenchCommand::Fanout(args) => load::fanout(args),
         BenchCommand::ReplyStorm(args) => load::reply_storm(args),

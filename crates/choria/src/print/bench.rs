@@ -2,7 +2,7 @@
 
 use choria_emulator::{Quantiles, Report};
 
-use crate::commands::bench::{Document, IdleDocument, LoadDocument};
+use crate::commands::bench::{Document, IdleDocument, LoadDocument, PingDocument};
 use crate::text::table;
 
 /// A finished emulation.
@@ -84,6 +84,32 @@ pub(crate) fn idle(document: &IdleDocument) -> String {
     text.push_str(&table(&heading, &rows));
     text.push('\n');
     text
+}
+
+/// A fleet that was pinged.
+pub(crate) fn ping(document: &PingDocument) -> String {
+    let d = document;
+    let rows: Vec<Vec<String>> = (1..)
+        .zip(&d.rounds)
+        .map(|(number, round)| {
+            vec![
+                number.to_string(),
+                round.replies.to_string(),
+                format!("{:.3}", round.seconds),
+                format!("{:.3}", round.process_seconds),
+            ]
+        })
+        .collect();
+    let heading = ["ping", "answers", "s", "whole process, s"].map(str::to_owned);
+    format!(
+        "\n{} nodes, connected in {:.3} s, {} answers lost\n\n{}\nprocessor time for an answer: broker {:.1} µs, node {:.1} µs\n",
+        d.nodes,
+        d.connect_seconds,
+        d.lost,
+        table(&heading, &rows),
+        d.cpu_us_per_answer.broker,
+        d.cpu_us_per_answer.nodes
+    )
 }
 
 /// A load on a server.

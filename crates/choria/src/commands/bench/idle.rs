@@ -11,7 +11,7 @@ use super::nodes::Nodes;
 use super::place::{self, Storage};
 use super::processes::Usage;
 use super::run::{self, PerPart};
-use crate::cli::BenchIdle;
+use crate::cli::{BenchIdle, NodeKey};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::lab::{HelperPlan, Layout, Parts, Purpose, start};
 use crate::print::bench as print;
@@ -85,16 +85,20 @@ async fn measured(args: &BenchIdle, layout: &Layout, shutdown: &CancellationToke
 }
 
 fn start_nodes(args: &BenchIdle, layout: &Layout) -> Result<Nodes, Failure> {
+    if args.members {
+        return start_members(args.key, layout, args.json);
+    }
     let key = choria_emulator::key_name(args.key.into());
-    let (token, broker) =
-        (layout.path("token/provisioning.jwt").display().to_string(), format!("127.0.0.1:{}", layout.ports.broker));
+    let token = layout.path("token/provisioning.jwt").display().to_string();
+    Nodes::start(layout, &["--key", key, "--provisioning-jwt", &token, "--until", "waiting"], args.json)
+}
+
+/// Starts nodes that have their certificates already.
+pub(super) fn start_members(key: NodeKey, layout: &Layout, quiet: bool) -> Result<Nodes, Failure> {
+    let key = choria_emulator::key_name(key.into());
+    let broker = format!("127.0.0.1:{}", layout.ports.broker);
     let authority = layout.authority().display().to_string();
-    let more: &[&str] = if args.members {
-        &["--key", key, "--members", "--ca", &authority, "--broker", &broker]
-    } else {
-        &["--key", key, "--provisioning-jwt", &token, "--until", "waiting"]
-    };
-    Nodes::start(layout, more, args.json)
+    Nodes::start(layout, &["--key", key, "--members", "--ca", &authority, "--broker", &broker], quiet)
 }
 
 /// What the parts used at four moments.

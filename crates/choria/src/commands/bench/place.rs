@@ -45,6 +45,7 @@ pub(crate) fn run<D, F: Future<Output = Result<D, Failure>>>(
     let waiting = Kind::Waiting { provisioning_jwt: PathBuf::new() };
     let needed = Options::new(wish.nodes as usize, "", waiting).open_files();
     process::allow_open_files(needed, "one connection for each node in the broker and in the emulator")?;
+    process::allow_connections(wish.nodes)?;
     let (directory, temporary) = directory(wish)?;
     let layout = Layout::plan(wish.purpose, &directory, wish.nodes, 0)?;
     layout.make(&helper(&layout)?, jiff::Timestamp::now().as_second())?;
