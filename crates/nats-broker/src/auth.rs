@@ -245,3 +245,6 @@ pub trait Observer: Send + Sync + 'static {
     /// A publish or subscription was refused after connect (`publish`, `subscribe`, or a guard's reason).
     fn violation(&self, _cid: u64, _grant: &Grant, _what: RefusalReason, _subject: &str) {}
 }
+
+/// For embedders that want to hear nothing.
+impl Observer for () {}

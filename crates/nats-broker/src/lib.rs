@@ -1,11 +1,37 @@
 //! Embeddable NATS core broker: listeners, TLS, accounts, permissions, routing, outboxes, monitoring.
 //!
+//! A broker in your own program, with a user, a subscription inside the program and a clean end:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use nats_broker::{AccountConfig, Broker, BrokerConfig, Listener, Permissions, StaticAuthenticator};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let listener = Listener::plain("127.0.0.1:0".parse()?);
+//!     let config = BrokerConfig { listen: vec![listener], ..BrokerConfig::default() };
+//!     let users = StaticAuthenticator::new().user("ops", "secret", "PLANT", Permissions::unlimited());
+//!     let accounts = vec![AccountConfig::new("PLANT")];
+//!     let broker = Broker::start(config, accounts, Arc::new(users), Vec::new(), Arc::new(()))?;
+//!     println!("nats://ops:secret@{}", broker.local_addr(0).ok_or("no listener")?);
+//!
+//!     let mut orders = broker.subscribe("PLANT", "orders.>", 100)?;
+//!     broker.publish("PLANT", "orders.new", None, None, b"42 pumps")?;
+//!     let order = orders.recv().await.ok_or("the broker has stopped")?;
+//!     assert_eq!(&order.payload[..], b"42 pumps");
+//!     broker.shutdown().await;
+//!     Ok(())
+//! }
+//! ```
+//!
 //! It carries out decisions and makes none: an embedder's [`Authenticator`] says who may connect and what they
 //! may do, a [`PublishGuard`] looks into messages on the few subjects it names, an [`Observer`] is told what
 //! happened. Nothing here knows Choria, files, configuration keys or tokens. Wire facts: spec 07.
 //!
-//! The engine does no I/O ([`session`](crate) takes received bytes and appends to outboxes); the shell around it
-//! runs on tokio, and whoever produces output writes the target's socket itself (shape A2 of spec 07 §22).
+//! The engine does no I/O (`session` takes received bytes and appends to outboxes). Around it, whoever produces output
+//! writes the target's socket itself; on Linux the connections are served by threads of the broker's own on one
+//! readiness queue, elsewhere by the tokio runtime it was started in ([`IoEngine`]; spec 07 §22, shapes D and A2).
 //!
 //! | Module | What |
 //! |---|---|

@@ -86,7 +86,10 @@ fn flow(load: &'static str, server: &LoadServer, flow: &Flow) -> Outcome {
         size: flow.size,
     };
     let before = Cell::new(Usage::default());
-    let run = flow.run(&target, || before.set(usage(server)));
+    let run = flow.run(&target, || {
+        tell(server, "everybody is connected, the load runs");
+        before.set(usage(server));
+    });
     let report = process::large_runtime()?.block_on(run).map_err(|error| failure(server, &error))?;
     show(server, &document(server, shape, report, before.get()))
 }
@@ -99,7 +102,10 @@ pub(crate) fn request(args: &BenchRequest) -> Outcome {
     let (publishers, subscribers, subjects) = (args.pairs, args.pairs, args.pairs);
     let shape = Shape { load: "request", publishers, subscribers, subjects, size: args.size };
     let before = Cell::new(Usage::default());
-    let run = requests.run(&target, || before.set(usage(&args.server)));
+    let run = requests.run(&target, || {
+        tell(&args.server, "everybody is connected, the load runs");
+        before.set(usage(&args.server));
+    });
     let report = process::large_runtime()?.block_on(run).map_err(|error| failure(&args.server, &error))?;
     show(&args.server, &document(&args.server, shape, report, before.get()))
 }
@@ -112,7 +118,9 @@ pub(crate) fn connections(args: &BenchConnections) -> Outcome {
     let before = usage(server);
     let connections = Connections { count: args.connections, subscriptions: args.subscriptions };
     let measured = process::large_runtime()?.block_on(async {
+        tell(server, "connecting");
         let held = connections.open(&target).await?;
+        tell(server, "all are connected, and held");
         tokio::time::sleep(args.hold).await;
         Ok((held.report, usage(server)))
     });
@@ -154,6 +162,14 @@ fn document(server: &LoadServer, shape: Shape, report: Report, before: Usage) ->
         server_cpu_us_per_message: server.pid.map(|_| each),
         server_rss_bytes: server.pid.map(|_| after.rss),
         server_rss_bytes_per_connection: None,
+    }
+}
+
+/// How far it is, for people.
+fn tell(server: &LoadServer, what: &str) {
+    if !server.json {
+        // Nobody is left to be told when the terminal is gone.
+        let _ = writeln!(std::io::stderr(), "{}: {what}", server.server);
     }
 }
 
