@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tracing::dispatcher::{get_default, with_default};
 
 use super::task::{Boxed, Task};
 use super::watched::Watched;
@@ -119,11 +120,13 @@ impl Pool {
             let _guard = guard;
             stop.cancelled().await;
         });
+        // Whoever listens to the starting thread's log hears these, too.
+        let log = get_default(Clone::clone);
         for number in 0..count {
-            let (core, runtime) = (Arc::clone(&pool.core), runtime.clone());
+            let (core, runtime, log) = (Arc::clone(&pool.core), runtime.clone(), log.clone());
             core.running.fetch_add(1, Ordering::AcqRel);
             let thread = std::thread::Builder::new().name(format!("nats-io-{number}"));
-            if let Err(error) = thread.spawn(move || core.work(&runtime)) {
+            if let Err(error) = thread.spawn(move || with_default(&log, || core.work(&runtime))) {
                 pool.core.running.fetch_sub(1, Ordering::AcqRel);
                 pool.stop();
                 return Err(error);
