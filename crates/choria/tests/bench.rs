@@ -131,6 +131,18 @@ fn nodes_that_do_nothing_are_weighed() {
 }
 
 #[test]
+fn a_whole_fleet_is_pinged_and_measured() {
+    let document =
+        document(&["bench", "ping", "--nodes", "12", "--rounds", "2", "--settle", "0s", "--key", "ed25519", "--json"]);
+    assert_eq!((&document["lost"], &document["nodes"]), (&0.into(), &12.into()), "{document:#}");
+    assert_eq!((&document["rounds"][0]["replies"], &document["rounds"][1]["replies"]), (&12.into(), &12.into()));
+    assert_positive(
+        &document,
+        &["/all_answered_seconds", "/rounds/1/process_seconds", "/connect_seconds", "/rss_bytes/broker"],
+    );
+}
+
+#[test]
 fn a_benchmark_that_fails_says_where_its_files_are() {
     let directory = tempfile::tempdir().unwrap();
     let lab = directory.path().join("lab");

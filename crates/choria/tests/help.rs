@@ -39,6 +39,7 @@ fn help_texts() {
         &["bench"],
         &["bench", "provisioning"],
         &["bench", "idle"],
+        &["bench", "ping"],
         &["tool"],
         &["tool", "event"],
         &["tool", "provision"],
