@@ -192,6 +192,11 @@ pub trait Authenticator: Send + Sync + 'static {
         true
     }
 
+    /// As [`Authenticator::auth_required`], for embedders whose listeners differ; by position in the configuration.
+    fn auth_required_on(&self, _listener: usize) -> bool {
+        self.auth_required()
+    }
+
     /// What has become of a grant after settings changed: asked of the *new* authenticator about each connection when
     /// the broker is reloaded. A refusal ends the connection with its reason; another account ends it, too. Must be
     /// quick. The default keeps every grant.
@@ -206,6 +211,11 @@ pub trait Authenticator: Send + Sync + 'static {
     /// (`-ERR 'Authorization Violation'`), so that nothing runs in an account that nobody chose.
     fn before_connect(&self) -> Option<Grant> {
         None
+    }
+
+    /// As [`Authenticator::before_connect`], for embedders whose listeners differ; by position in the configuration.
+    fn before_connect_on(&self, _listener: usize) -> Option<Grant> {
+        self.before_connect()
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn serve(
     let config = live.config.listen.get(listener);
     let greets_first = config.is_none_or(|listener| greets_first(listener, tls_config.is_some()));
     let has_handshake = tls_config.is_some() || config.is_some_and(|listener| listener.websocket.is_some());
-    let is_newcomer = has_handshake || live.authenticator.auth_required();
+    let is_newcomer = has_handshake || live.authenticator.auth_required_on(listener);
     let is_admitted = shared.admit(&conn, is_newcomer);
     let session = Session::new(Arc::clone(shared), Arc::clone(&conn), listener);
     let nonce = live.authenticator.wants_nonce().then(new_nonce);
@@ -118,7 +118,7 @@ impl Served {
             return false;
         }
         self.reader.resume = true;
-        if !shared.live().authenticator.auth_required() {
+        if !shared.live().authenticator.auth_required_on(self.session.listener) {
             return true;
         }
         let timeout = shared.live().config.auth_timeout;

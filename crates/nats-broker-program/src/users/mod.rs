@@ -67,6 +67,12 @@ impl Authenticator for Users {
         self.realms.iter().any(|realm| !realm.is_open())
     }
 
+    fn auth_required_on(&self, listener: usize) -> bool {
+        let rules = self.rules(listener);
+        // Whoever may lack a certificate must say so in CONNECT.
+        rules.certificate_may_lack || self.realms.get(rules.realm).is_none_or(|realm| !realm.is_open())
+    }
+
     fn reconsider(&self, _cid: u64, present: &Grant) -> Result<Grant, Refusal> {
         let gone = || Refusal {
             reason: "credentials_changed",
@@ -81,19 +87,14 @@ impl Authenticator for Users {
         Ok(grant)
     }
 
-    /// The broker does not say on which listener: only what counts on all of them can be given.
-    fn before_connect(&self) -> Option<Grant> {
-        if self.listeners.iter().any(|rules| rules.certificate_may_lack) {
+    fn before_connect_on(&self, listener: usize) -> Option<Grant> {
+        let rules = self.rules(listener);
+        if rules.certificate_may_lack {
             return None;
         }
-        let mut grants = self.realms.iter().map(Realm::without_credentials);
-        let first = grants.next()??;
-        let is_same = |grant: Option<Grant>| {
-            grant.is_some_and(|grant| grant.proof == first.proof && grant.account == first.account)
-        };
-        grants
-            .all(is_same)
-            .then(|| Grant { proof: first.proof.as_ref().map(|proof| format!("0/{proof}").into()), ..first.clone() })
+        let mut grant = self.realms.get(rules.realm)?.without_credentials()?;
+        grant.proof = grant.proof.map(|proof| format!("{}/{proof}", rules.realm).into());
+        Some(grant)
     }
 }
 

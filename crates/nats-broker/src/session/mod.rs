@@ -181,7 +181,7 @@ impl Session {
         }
         let live = self.shared.live();
         let generation = live.generation;
-        if let Some(grant) = live.authenticator.before_connect()
+        if let Some(grant) = live.authenticator.before_connect_on(self.listener)
             && let Some(account) = live.account_number(&grant.account)
         {
             live.accounts[account as usize].state.connections.fetch_add(1, Ordering::Relaxed);
@@ -399,7 +399,8 @@ impl Session {
             host,
             port,
             headers: config.headers,
-            auth_required: authenticator.auth_required() && authenticator.before_connect().is_none(),
+            auth_required: authenticator.auth_required_on(self.listener)
+                && authenticator.before_connect_on(self.listener).is_none(),
             tls_required: with_tls.is_some() && !may_stay_clear,
             tls_verify: with_tls.is_some_and(|listener| listener.tls_verify),
             tls_available: may_stay_clear,
@@ -427,7 +428,7 @@ impl Session {
     fn connect_info(&self) -> Info {
         let mut info = self.info(None);
         let live = self.shared.live();
-        info.auth_required = live.authenticator.auth_required();
+        info.auth_required = live.authenticator.auth_required_on(self.listener);
         info.connect_info = true;
         if let Some(rights) = &self.rights {
             let account = &live.accounts[rights.account as usize];
