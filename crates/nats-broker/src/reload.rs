@@ -264,9 +264,7 @@ pub(crate) fn sweep(shared: &Shared, conn: &Arc<Conn>, grant: &Arc<Grant>) -> us
             None => {
                 if shared.end_subscription(&sub) {
                     removed += 1;
-                    let (filter, sid) = (quoted(&sub.filter), String::from_utf8_lossy(sub.sid.as_bytes()));
-                    let text =
-                        format!("Permissions Violation for Subscription to \"{filter}\" (sid \"{}\")", quoted(&sid));
+                    let text = removal(&sub);
                     conn.append(|out| encode::error(out, &text));
                 }
             }
@@ -278,6 +276,13 @@ pub(crate) fn sweep(shared: &Shared, conn: &Arc<Conn>, grant: &Arc<Grant>) -> us
         conn.flush();
     }
     removed
+}
+
+/// What the client is told of a subscription that it may no longer have.
+fn removal(sub: &Subscription) -> String {
+    let (filter, sid) = (quoted(&sub.filter), String::from_utf8_lossy(sub.sid.as_bytes()));
+    let using = sub.queue().map(|queue| format!(" using queue \"{}\"", quoted(queue))).unwrap_or_default();
+    format!("Permissions Violation for Subscription to \"{filter}\"{using} (sid \"{}\")", quoted(&sid))
 }
 
 /// Puts a subscription with another filter of deliveries in the place of one.

@@ -230,7 +230,7 @@ async fn a_new_deny_filters_subscriptions_that_are_there_and_its_end_opens_them(
     };
     let (broker, _) = started(denying(&[])).await;
     let mut subscriber = client(&broker, "s").await;
-    subscriber.send("SUB a.* 1\r\nSUB a.* q 2\r\nSUB b 3\r\nSUB b.> 4\r\nUNSUB 1 6\r\n").await;
+    subscriber.send("SUB a.* 1\r\nSUB a.* q 2\r\nSUB b q 3\r\nSUB b.> 4\r\nUNSUB 1 6\r\n").await;
     subscriber.sync().await;
     let mut publisher = client(&broker, "p").await;
     publisher.send("PUB a.x 0\r\n\r\n").await;
@@ -239,7 +239,7 @@ async fn a_new_deny_filters_subscriptions_that_are_there_and_its_end_opens_them(
 
     let reloaded = reload(&broker, denying(&["a.x", "b"]));
     assert_eq!(reloaded, Reloaded { connections_changed: 1, subscriptions_removed: 1, ..Reloaded::default() });
-    subscriber.expect("-ERR 'Permissions Violation for Subscription to \"b\" (sid \"3\")'\r\n").await;
+    subscriber.expect("-ERR 'Permissions Violation for Subscription to \"b\" using queue \"q\" (sid \"3\")'\r\n").await;
     publisher.send("PUB a.x 0\r\n\r\nPUB a.y 0\r\n\r\nPUB b 0\r\n\r\nPUB b.c 0\r\n\r\n").await;
     publisher.sync().await;
     subscriber.expect("MSG a.y 1 0\r\n\r\nMSG a.y 2 0\r\n\r\nMSG b.c 4 0\r\n\r\n").await;
