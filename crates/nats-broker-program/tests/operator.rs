@@ -42,6 +42,23 @@ fn token(issuer: &KeyPair, subject: &str, kind: &str, mut nats: Value, more: Val
     format!("{text}.{signature}")
 }
 
+/// The same claims as a token of version 1: the kind beside `nats`, another algorithm, and only the claims are signed.
+fn first_version(issuer: &KeyPair, token: &str) -> String {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let mut claims: Value = serde_json::from_slice(&claims).unwrap();
+    let nats = claims["nats"].as_object_mut().unwrap();
+    nats.remove("version");
+    let kind = nats.remove("type").unwrap();
+    if nats.is_empty() {
+        claims.as_object_mut().unwrap().remove("nats");
+    }
+    claims["type"] = kind;
+    let header = URL_SAFE_NO_PAD.encode(json!({"typ": "jwt", "alg": "ed25519"}).to_string());
+    let text = URL_SAFE_NO_PAD.encode(claims.to_string());
+    let signature = URL_SAFE_NO_PAD.encode(issuer.sign(text.as_bytes()).unwrap());
+    format!("{header}.{text}.{signature}")
+}
+
 /// An operator with three accounts: `A` exports, `B` imports, `S` is the system account.
 struct World {
     operator: KeyPair,
@@ -198,6 +215,57 @@ fn tokens_are_believed_or_not() {
     let tampered = user(a, none(), none()).replacen('.', ".e", 1);
     let mut raw = world.login(addr, &tampered);
     receive(&mut raw, VIOLATION).unwrap();
+}
+
+#[test]
+fn tokens_of_the_first_version_are_read() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let operator = token(&world.operator, &world.operator.public_key(), "operator", json!({}), json!({}));
+    let account = world.account(&world.a, json!({}));
+    let config = format!(
+        "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {} }}\n",
+        first_version(&world.operator, &operator),
+        world.a.public_key(),
+        first_version(&world.operator, &account)
+    );
+    let mut program = Running::configured(dir.path(), &config);
+    let addr = program.clients();
+    let user = world.user_token(&world.a, json!({}), json!({}));
+    let first = first_version(&world.a, &user);
+    let (header, rest) = first.split_once('.').unwrap();
+    // Claims of one version under the header of the other are nobody's.
+    let mixed = format!("{}.{rest}", user.split('.').next().unwrap());
+    let other = format!("{header}.{}", user.split_once('.').unwrap().1);
+    for (jwt, answer) in [(&first, OK), (&user, OK), (&mixed, VIOLATION), (&other, VIOLATION)] {
+        let mut raw = world.login(addr, jwt);
+        receive(&mut raw, answer).unwrap();
+    }
+}
+
+#[test]
+fn imports_of_places_for_others_are_left_out() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let a = world.a.public_key();
+    let b = world.b.public_key();
+    let position = json!({"name": "x", "subject": "mon.*.x", "type": "stream", "account_token_position": 2});
+    let import = |key: &str, to: &str| json!({"name": "x", "subject": format!("mon.{key}.x"), "account": a, "type": "stream", "local_subject": to});
+    let operator = token(&world.operator, &world.operator.public_key(), "operator", json!({}), json!({}));
+    let exporter = world.account(&world.a, json!({"exports": [position]}));
+    let importer = world.account(&world.b, json!({"imports": [import(&b, "mine"), import(&a, "theirs")]}));
+    let config =
+        format!("operator: {operator}\nresolver: MEMORY\nresolver_preload: {{ {a}: {exporter}, {b}: {importer} }}\n");
+    let mut program = Running::configured(dir.path(), &config);
+    program.wait_for("without its own key in it: left out");
+    let addr = program.clients();
+    let mut publisher = world.member(addr, &world.a);
+    let mut subscriber = world.member(addr, &world.b);
+    subscriber.send(b"SUB > 1\r\nPING\r\n");
+    receive(&mut subscriber, "+OK\r\nPONG\r\n").unwrap();
+    publisher.send(format!("PUB mon.{a}.x 0\r\n\r\nPUB mon.{b}.x 0\r\n\r\n").as_bytes());
+    receive(&mut publisher, "+OK\r\n+OK\r\n").unwrap();
+    receive(&mut subscriber, "MSG mine 1 0\r\n\r\n").unwrap();
 }
 
 #[test]

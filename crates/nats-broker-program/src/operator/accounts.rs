@@ -15,18 +15,23 @@ use super::jwt::{self, Claims};
 use super::{Account, Operator, now};
 
 impl Operator {
-    /// All accounts.
-    pub(crate) fn accounts(&self) -> Vec<AccountConfig> {
-        self.accounts.values().map(|account| self.account(account)).collect()
+    /// All accounts. `warnings` gets what is left out of them.
+    pub(crate) fn accounts(&self, warnings: &mut Vec<String>) -> Vec<AccountConfig> {
+        self.accounts.values().map(|account| self.account(account, warnings)).collect()
     }
 
-    fn account(&self, account: &Account) -> AccountConfig {
+    fn account(&self, account: &Account, warnings: &mut Vec<String>) -> AccountConfig {
         let claims = &account.claims.nats;
         let limit = |limit: Option<i64>| limit.and_then(|limit| usize::try_from(limit).ok());
         AccountConfig {
             name: account.claims.sub.clone(),
             exports: claims.exports.iter().map(|export| self.export(account, export)).collect(),
-            imports: claims.imports.iter().map(import).collect(),
+            imports: claims
+                .imports
+                .iter()
+                .filter(|import| self.may_import(account, import, warnings))
+                .map(import)
+                .collect(),
             max_connections: limit(claims.limits.conn),
             max_subscriptions: limit(claims.limits.subs),
             max_payload: limit(claims.limits.payload),
@@ -46,6 +51,27 @@ impl Operator {
                 })
                 .collect(),
         }
+    }
+
+    /// Exports with `account_token_position` are imported under the importer's own key only.
+    fn may_import(&self, importer: &Account, import: &ImportClaim, warnings: &mut Vec<String>) -> bool {
+        let Some(exporter) = self.accounts.get(&import.account) else { return true };
+        let exports = exporter.claims.nats.exports.iter().filter(|export| {
+            export.kind == import.kind
+                && export.account_token_position > 0
+                && subject::is_subset(remote(import), &export.subject)
+        });
+        for export in exports {
+            let token = subject::tokens(remote(import)).nth(export.account_token_position - 1);
+            if token != Some(importer.claims.sub.as_str()) {
+                let (name, from) = (&importer.claims.sub, &import.account);
+                let subject = &import.subject;
+                warnings
+                    .push(format!("account {name} imports {subject:?} of {from} without its own key in it: left out"));
+                return false;
+            }
+        }
+        true
     }
 
     fn export(&self, exporter: &Account, export: &ExportClaim) -> Export {
@@ -109,7 +135,7 @@ fn is_activation(
     is_issued
         && !is_revoked
         && token.sub == importer.claims.sub
-        && token.nats.kind == export.kind
+        && token.nats.kind == Some(export.kind)
         && token.is_valid_at(now())
 }
 

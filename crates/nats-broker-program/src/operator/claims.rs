@@ -10,7 +10,7 @@ fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -
 }
 
 /// `nats` of an operator.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct OperatorClaims {
     #[serde(default, deserialize_with = "or_empty")]
     pub(crate) signing_keys: Vec<String>,
@@ -22,7 +22,7 @@ pub(crate) struct OperatorClaims {
 }
 
 /// `nats` of an account.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct AccountClaims {
     #[serde(default, deserialize_with = "or_empty")]
     pub(crate) imports: Vec<ImportClaim>,
@@ -104,6 +104,9 @@ pub(crate) struct ExportClaim {
     /// Importers need an activation token.
     #[serde(default)]
     pub(crate) token_req: bool,
+    /// Token of the subject, from 1, that must be the importing account; 0 = none.
+    #[serde(default)]
+    pub(crate) account_token_position: usize,
     #[serde(default)]
     pub(crate) response_type: String,
     /// Nanoseconds.
@@ -144,16 +147,16 @@ pub(crate) enum SamplingWord {
 }
 
 /// `nats` of an activation.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ActivationClaims {
     pub(crate) subject: String,
-    pub(crate) kind: ExportKind,
+    pub(crate) kind: Option<ExportKind>,
     #[serde(default)]
     pub(crate) issuer_account: String,
 }
 
 /// `nats` of a user.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct UserClaims {
     #[serde(flatten)]
     pub(crate) rights: UserRights,

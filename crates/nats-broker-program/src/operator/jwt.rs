@@ -14,13 +14,13 @@ pub(crate) enum JwtError {
     Form,
     #[error("its {0} cannot be read")]
     Part(&'static str),
-    #[error("algorithm {0:?} is not ed25519-nkey; only tokens of version 2 are read")]
+    #[error("its algorithm {0:?} is neither ed25519-nkey nor ed25519")]
     Algorithm(String),
     #[error("its signature is not one of its issuer")]
     Signature,
     #[error("it is a token for {found:?}, not for {wanted:?}")]
     Kind { found: String, wanted: &'static str },
-    #[error("its version {0} is not read here, only 2")]
+    #[error("its version {0} does not fit its algorithm")]
     Version(u32),
 }
 
@@ -32,6 +32,7 @@ struct Header {
 
 /// What all tokens say about themselves.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(bound = "T: Default + Deserialize<'de>")]
 pub(crate) struct Claims<T> {
     /// Public key that signed.
     pub(crate) iss: String,
@@ -49,7 +50,8 @@ pub(crate) struct Claims<T> {
     /// Name for people.
     #[serde(default)]
     pub(crate) name: String,
-    /// What it says about its subject.
+    /// What it says about its subject. Operators of version 1 say nothing.
+    #[serde(default)]
     pub(crate) nats: T,
 }
 
@@ -60,9 +62,18 @@ impl<T> Claims<T> {
     }
 }
 
-/// The part that tells what a token is.
+/// The part that tells what a token is: within `nats`, or beside it in version 1.
 #[derive(Deserialize)]
 struct Kind {
+    iss: String,
+    #[serde(default, rename = "type")]
+    kind: String,
+    #[serde(default)]
+    nats: InnerKind,
+}
+
+#[derive(Default, Deserialize)]
+struct InnerKind {
     #[serde(default, rename = "type")]
     kind: String,
     #[serde(default)]
@@ -71,27 +82,36 @@ struct Kind {
 
 /// Reads a token and checks that its issuer signed it. Whether the issuer is to be believed is another question, as is the
 /// time.
-pub(crate) fn read<T: DeserializeOwned>(token: &str, kind: &'static str) -> Result<Claims<T>, JwtError> {
-    let mut parts = token.trim().split('.');
+///
+/// In version 2 the signature is about header and claims, in version 1, which has another algorithm in its header, about the
+/// claims only.
+pub(crate) fn read<T: Default + DeserializeOwned>(token: &str, kind: &'static str) -> Result<Claims<T>, JwtError> {
+    let token = token.trim();
+    let mut parts = token.split('.');
     let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(JwtError::Form);
     };
     let decode = |text: &str, what: &'static str| URL_SAFE_NO_PAD.decode(text).map_err(|_| JwtError::Part(what));
     let parsed: Header = serde_json::from_slice(&decode(header, "header")?).map_err(|_| JwtError::Part("header"))?;
-    if parsed.alg != "ed25519-nkey" || !parsed.typ.eq_ignore_ascii_case("jwt") {
-        return Err(JwtError::Algorithm(parsed.alg));
+    let (signed, is_first) = match parsed.alg.as_str() {
+        "ed25519-nkey" => (&token[..header.len() + 1 + claims.len()], false),
+        "ed25519" => (claims, true),
+        _ => return Err(JwtError::Algorithm(parsed.alg)),
+    };
+    if !parsed.typ.eq_ignore_ascii_case("jwt") {
+        return Err(JwtError::Part("header"));
     }
     let text = decode(claims, "claims")?;
-    let what: Claims<Kind> = serde_json::from_slice(&text).map_err(|_| JwtError::Part("claims"))?;
-    let signed = &token.trim()[..header.len() + 1 + claims.len()];
+    let what: Kind = serde_json::from_slice(&text).map_err(|_| JwtError::Part("claims"))?;
     if !nkey::is_signed_raw(&what.iss, signed.as_bytes(), &decode(signature, "signature")?) {
         return Err(JwtError::Signature);
     }
-    if what.nats.kind != kind {
-        return Err(JwtError::Kind { found: what.nats.kind, wanted: kind });
+    let found = if is_first { what.kind } else { what.nats.kind };
+    if found != kind {
+        return Err(JwtError::Kind { found, wanted: kind });
     }
-    if what.nats.version != 2 {
+    if what.nats.version != if is_first { 0 } else { 2 } {
         return Err(JwtError::Version(what.nats.version));
     }
     serde_json::from_slice(&text).map_err(|_| JwtError::Part("claims"))

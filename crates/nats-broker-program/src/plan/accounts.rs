@@ -51,8 +51,12 @@ fn check_token_positions(settings: &Settings) -> Result<(), PlanError> {
 }
 
 /// The system account and all accounts of an operator's tokens.
-pub(super) fn operated(settings: &Settings, operator: &Operator) -> (Option<String>, Vec<AccountConfig>) {
-    let mut accounts = operator.accounts();
+pub(super) fn operated(
+    settings: &Settings,
+    operator: &Operator,
+    warnings: &mut Vec<String>,
+) -> (Option<String>, Vec<AccountConfig>) {
+    let mut accounts = operator.accounts(warnings);
     let system = operator.system_account().map(str::to_owned).or_else(|| {
         let wants_one = settings.no_system_account != Some(true);
         wants_one.then(|| {

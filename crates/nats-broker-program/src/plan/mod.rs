@@ -75,7 +75,7 @@ pub(crate) fn make(settings: &Settings, skips_unsupported: bool) -> Result<Plan,
     let listeners = listeners::make(settings, &mut warnings)?;
     let operator = Operator::read(settings)?.map(Arc::new);
     let (system_account, accounts) = match &operator {
-        Some(operator) => accounts::operated(settings, operator),
+        Some(operator) => accounts::operated(settings, operator, &mut warnings),
         None => accounts::configured(settings)?,
     };
     let users = realms::make(settings, operator, &listeners, &mut warnings)?;
