@@ -185,28 +185,31 @@ fn add_import(
         || StartError::NotExported { importer: name.clone(), account: from.clone(), subject: subject.clone() };
     let is_for = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| list.contains(name));
     let exports = configs.iter().find(|config| config.name == *from).map_or(&[][..], |config| &config.exports);
+    // Who exports exactly this subject to some means them and nobody else, whatever a wider export says.
+    let covers =
+        |exported: &str, is_named: bool| if is_named { exported == subject } else { is_subset(subject, exported) };
     match import {
         Import::Stream(import) => {
-            let is_exported = exports.iter().any(|export| match export {
-                Export::Stream(export) => is_subset(subject, &export.subject) && is_for(&export.accounts),
-                Export::Service(_) => false,
+            let streams = exports.iter().filter_map(|export| match export {
+                Export::Stream(export) => Some(export),
+                Export::Service(_) => None,
             });
-            if !is_exported {
+            let is_named = streams.clone().any(|export| export.subject == *subject);
+            let mut fitting = streams.filter(|export| covers(&export.subject, is_named));
+            if !fitting.any(|export| is_for(&export.accounts)) {
                 return Err(not_exported());
             }
             let edge = StreamEdge { to_account: importer, map, drop_reply: import.drop_reply };
             accounts[exporter as usize].streams.push(edge);
         }
         Import::Service(import) => {
-            let export = exports
-                .iter()
-                .find_map(|export| match export {
-                    Export::Service(export) if is_subset(subject, &export.subject) && is_for(&export.accounts) => {
-                        Some(export)
-                    }
-                    _ => None,
-                })
-                .ok_or_else(not_exported)?;
+            let services = exports.iter().filter_map(|export| match export {
+                Export::Service(export) => Some(export),
+                Export::Stream(_) => None,
+            });
+            let is_named = services.clone().any(|export| export.subject == *subject);
+            let mut fitting = services.filter(|export| covers(&export.subject, is_named));
+            let export = fitting.find(|export| is_for(&export.accounts)).ok_or_else(not_exported)?;
             accounts[importer as usize].services.push(ServiceEdge {
                 to_account: exporter,
                 map,
@@ -249,6 +252,22 @@ mod tests {
             ServiceImport::new("A", "s.one").into(),
         ] {
             assert!(matches!(with(import.clone()), Err(StartError::NotExported { .. })), "{import:?}");
+        }
+        // A private export inside a wider public one stays private, when it is what is asked for.
+        let private = |exporter: AccountConfig| {
+            let accounts = Some(vec!["C".to_owned()]);
+            exporter
+                .export(StreamExport { subject: "s.secret".into(), accounts: accounts.clone() })
+                .export(ServiceExport { accounts, ..ServiceExport::new("svc.secret") })
+        };
+        for (name, is_allowed) in [("B", false), ("C", true)] {
+            for import in
+                [Import::from(StreamImport::new("A", "s.secret")), ServiceImport::new("A", "svc.secret").into()]
+            {
+                let mut importer = AccountConfig::new(name);
+                importer.imports.push(import.clone());
+                assert_eq!(start(&[private(exporter.clone()), importer]).is_ok(), is_allowed, "{name}: {import:?}");
+            }
         }
         assert!(matches!(with(StreamImport::new("Z", "s.>").into()), Err(StartError::UnknownAccount { .. })));
         assert!(matches!(with(StreamImport::new("A", "s.*").to("t").into()), Err(StartError::BadMapping { .. })));
