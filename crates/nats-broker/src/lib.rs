@@ -57,6 +57,7 @@
 //! | `live`, `reload` | what may change while the broker runs, and changing it |
 //! | `timers`, `local`, `shared` | deadlines, receivers inside this process, the running broker |
 //! | `totals` | what accounts have carried |
+//! | `trace` | telling where a message went |
 //! | `monitor` | `/varz`, `/connz`, `/subsz`, `/accountz`, … |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -99,6 +100,7 @@ mod sys;
 mod timers;
 mod tls;
 mod totals;
+mod trace;
 mod transform;
 mod turns;
 mod unframe;

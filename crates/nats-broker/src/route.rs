@@ -248,7 +248,7 @@ impl<'s> Router<'s, '_> {
         done
     }
 
-    fn deliver(&mut self, sub: &Arc<Subscription>, prefix: &[u8], run: &Run<'_>, mask: u64) -> u64 {
+    pub(crate) fn deliver(&mut self, sub: &Arc<Subscription>, prefix: &[u8], run: &Run<'_>, mask: u64) -> u64 {
         match &sub.sink {
             Sink::Client(conn) => self.deliver_client(conn, sub, prefix, run, mask),
             Sink::Local(sink) => deliver_local(sink, run, mask),

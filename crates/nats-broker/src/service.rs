@@ -19,6 +19,7 @@ use crate::latency::{Measured, Outcome};
 use crate::route::{Message, Router, Run, bits};
 use crate::shared::Shared;
 use crate::timers::Timer;
+use crate::trace;
 
 /// Open answers are looked through for expired ones when there are this many more than after the last look.
 const LOOK_AFTER: usize = 1024;
@@ -319,11 +320,15 @@ impl<'s> Router<'s, '_> {
         let message = request.message;
         let (headers, payload) = message.content.split_at(message.header_len);
         let mut content = Vec::with_capacity(message.content.len() + 96);
-        append_headers(&mut content, headers);
+        let was_traced = append_headers(&mut content, headers);
         content.extend_from_slice(b"Nats-Request-Info: ");
         let json = serde_json::to_string(&info).expect("texts and integers serialise");
         content.extend_from_slice(json.as_bytes());
-        content.extend_from_slice(b"\r\n\r\n");
+        content.extend_from_slice(b"\r\n");
+        if was_traced {
+            content.extend_from_slice(trace::DISABLED);
+        }
+        content.extend_from_slice(b"\r\n");
         let header_len = content.len();
         content.extend_from_slice(payload);
         (content, header_len)
@@ -354,22 +359,26 @@ impl<'s> Router<'s, '_> {
 const REQUEST_INFO: &[u8] = b"Nats-Request-Info";
 
 /// Appends a request's own headers without their end, and without anything that looks like our word on who asks: in any
-/// case, with blanks around the name, and behind a lone CR or LF, which some clients take for the end of a line.
-fn append_headers(out: &mut Vec<u8>, headers: &[u8]) {
+/// case, with blanks around the name, and behind a lone CR or LF, which some clients take for the end of a line. A wish to trace the request ends at the border; `true`: there was one.
+fn append_headers(out: &mut Vec<u8>, headers: &[u8]) -> bool {
     let Some(headers) = headers.strip_suffix(b"\r\n") else {
         out.extend_from_slice(b"NATS/1.0\r\n");
-        return;
+        return false;
     };
+    let mut was_traced = false;
     let mut rest = headers;
     while !rest.is_empty() {
         let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
         let line_end = if rest[end..].starts_with(b"\r\n") { end + 2 } else { (end + 1).min(rest.len()) };
         let name = rest[..end].split(|byte| *byte == b':').next().unwrap_or_default();
-        if !name.trim_ascii().eq_ignore_ascii_case(REQUEST_INFO) {
+        if name == trace::DEST {
+            was_traced = true;
+        } else if !name.trim_ascii().eq_ignore_ascii_case(REQUEST_INFO) {
             out.extend_from_slice(&rest[..line_end]);
         }
         rest = &rest[line_end..];
     }
+    was_traced
 }
 
 /// A new unguessable subject for answers, in nats-server's form for measured requests when one is.

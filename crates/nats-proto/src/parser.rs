@@ -119,6 +119,11 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
+    /// The header block; empty when there is none.
+    pub fn headers(&self) -> &'a [u8] {
+        &self.content[..self.header_len.unwrap_or(0)]
+    }
+
     /// The payload without headers.
     pub fn payload(&self) -> &'a [u8] {
         &self.content[self.header_len.unwrap_or(0)..]

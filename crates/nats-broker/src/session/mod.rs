@@ -4,6 +4,7 @@ mod publish;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod traced;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::permission::publishes_freely;
 use crate::reload;
 use crate::route::{IndexGuard, RUN, Tick};
 use crate::shared::Shared;
+use crate::trace;
 
 /// What the shell does next.
 #[derive(Debug)]
@@ -130,7 +132,9 @@ impl Session {
                         self.publish(&shared, &live, &batch, &mut index, tick);
                         batch.clear();
                     }
-                    let alone = publish.tail.is_none() || self.has_option(flag::VERBOSE | flag::PEDANTIC);
+                    let alone = publish.tail.is_none()
+                        || self.has_option(flag::VERBOSE | flag::PEDANTIC)
+                        || (publish.is_hpub && trace::destination(publish.headers()).is_some());
                     if publish.is_hpub && !self.has_option(flag::HEADERS) {
                         // The observer may want to publish.
                         index = None;

@@ -15,6 +15,7 @@ use crate::permission::{is_publish_denied, is_reserved_reply, is_reserved_subjec
 use crate::route::{IndexGuard, Message, RUN, Router, Run, Tick, bits};
 use crate::shared::Shared;
 use crate::subscription::Subscription;
+use crate::trace;
 
 impl Session {
     /// Takes publishes of one subject: counts them, and replaces the subject when the account has a mapping for it.
@@ -36,6 +37,9 @@ impl Session {
             Ok(subject) if has_only_subject_bytes(first.subject) => subject,
             _ => return self.invalid_publishes(batch.len(), index, tick),
         };
+        if first.is_hpub && batch.len() == 1 && trace::destination(first.headers()).is_some() {
+            return self.publish_traced(shared, live, subject, first, index, tick);
+        }
         let Some(mapping) = live.accounts[rights.account as usize].mappings.find(subject) else {
             return self.publish_as(shared, live, subject, batch, index, tick);
         };
@@ -108,7 +112,7 @@ impl Session {
     }
 
     /// Which messages of a batch may be published; the others are answered with an error.
-    fn allowed(
+    pub(super) fn allowed(
         &self,
         live: &Live,
         rights: &Rights,
@@ -164,7 +168,7 @@ impl Session {
         self.conn.rare.lock().budgets.as_mut().is_some_and(|budgets| budgets.take(subject, now))
     }
 
-    fn deny(
+    pub(super) fn deny(
         &self,
         rights: &Rights,
         reason: &'static str,
@@ -179,7 +183,7 @@ impl Session {
         tick.send(&self.conn, |out| encode::error(out, &format!("Permissions Violation for {what}")));
     }
 
-    fn invalid_publishes(&self, count: usize, index: &mut IndexGuard<'_>, tick: &mut Tick) {
+    pub(super) fn invalid_publishes(&self, count: usize, index: &mut IndexGuard<'_>, tick: &mut Tick) {
         *index = None;
         for _ in 0..count {
             tick.send(&self.conn, |out| encode::error(out, "Invalid Publish Subject"));
@@ -187,7 +191,7 @@ impl Session {
     }
 
     /// Nobody got a request: tells the requester on a plain subscription of its own, when it has one (503).
-    fn nobody<'s>(
+    pub(super) fn nobody<'s>(
         &self,
         live: &'s Live,
         account: u32,
