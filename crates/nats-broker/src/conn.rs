@@ -358,19 +358,22 @@ impl Conn {
         }
     }
 
-    /// Tells the peer that nothing more will come, but still reads. `false`: something waits that the socket did not take.
+    /// Tells the peer that nothing more will come, but still reads. `false`: not yet, something is still being written.
     pub(crate) fn end_output(&self) -> bool {
         let reason = self.rare.lock().close.clone();
         if let Some(framing) = &mut self.outbox.lock().framing {
             framing.close_for(reason.as_deref().unwrap_or_default());
         }
         self.flush();
-        if self.has(flag::WANTS_WRITE) {
+        let mut outbox = self.outbox.lock();
+        // Whoever writes at this moment may still find more to write.
+        if outbox.writing || self.has(flag::WANTS_WRITE) {
             return false;
         }
-        if let Some(tls) = &mut self.outbox.lock().tls {
+        if let Some(tls) = &mut outbox.tls {
             tls.close_notify();
         }
+        drop(outbox);
         self.flush();
         match &self.link {
             Link::Tcp(socket) => socket.shutdown(std::net::Shutdown::Write),

@@ -189,17 +189,18 @@ impl Served {
     async fn finish(&mut self) {
         let conn = Arc::clone(&self.session.conn);
         self.leave("Client Closed");
-        let has_ended = conn.end_output();
         let reader = &mut self.reader;
         let is_over = tokio::time::timeout(LINGER, async {
-            while conn.has(flag::WANTS_WRITE) {
+            while !conn.end_output() {
+                if !conn.has(flag::WANTS_WRITE) {
+                    // Another thread is in the middle of a write.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 if poll_fn(|cx| reader.socket.poll_write_ready(cx)).await.is_err() {
                     return;
                 }
                 conn.resume_writing();
-            }
-            if !has_ended {
-                conn.end_output();
             }
             let mut sink = [0; 2048];
             loop {
