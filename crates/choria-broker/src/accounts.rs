@@ -9,7 +9,7 @@
 //! The second and third row are ours: they let the provisioner see that a node really came home, and that one which waited is
 //! not there any more. Unprovisioned nodes may subscribe neither, their permissions name every subject they hear.
 
-use nats_broker::{AccountConfig, StreamExport, StreamImport};
+use nats_broker::{AccountConfig, StreamExport, StreamImport, SubjectMapping};
 
 use crate::policy::Account;
 
@@ -25,9 +25,10 @@ const ENDS: &str = "$SYS.ACCOUNT.provisioning.DISCONNECT";
 ///
 /// Reply subjects are dropped at both imports: with them whoever publishes an event could make a subscriber of the
 /// other account publish to a subject of his choice (spec 02, sharp edge 26).
-pub(crate) fn accounts(provisioning: bool) -> Vec<AccountConfig> {
+/// `mappings` are those of account `choria`.
+pub(crate) fn accounts(provisioning: bool, mappings: &[SubjectMapping]) -> Vec<AccountConfig> {
     let system = AccountConfig::new(Account::System.name());
-    let choria = AccountConfig::new(Account::Choria.name());
+    let choria = AccountConfig { mappings: mappings.to_vec(), ..AccountConfig::new(Account::Choria.name()) };
     if !provisioning {
         return vec![system, choria];
     }
@@ -55,14 +56,14 @@ mod tests {
 
     #[test]
     fn account_provisioning_exists_only_when_configured() {
-        let names = |provisioning| accounts(provisioning).into_iter().map(|a| a.name).collect::<Vec<_>>();
+        let names = |provisioning| accounts(provisioning, &[]).into_iter().map(|a| a.name).collect::<Vec<_>>();
         assert_eq!(names(false), ["system", "choria"]);
         assert_eq!(names(true), ["system", "choria", "provisioning"]);
     }
 
     #[test]
     fn design6_every_import_drops_the_reply_subject() {
-        let imports: Vec<_> = accounts(true).into_iter().flat_map(|account| account.imports).collect();
+        let imports: Vec<_> = accounts(true, &[]).into_iter().flat_map(|account| account.imports).collect();
         assert_eq!(imports.len(), 4);
         for import in imports {
             assert!(matches!(&import, Import::Stream(stream) if stream.drop_reply), "{import:?}");

@@ -48,6 +48,14 @@ pub enum SettingsError {
         /// The entry.
         source: BadHost,
     },
+    /// Half a subject mapping.
+    #[error("{file}: {key} is not set; a subject mapping needs a source and a destination")]
+    Mapping {
+        /// Configuration file.
+        file: String,
+        /// The missing key.
+        key: String,
+    },
     /// The key that signs provisioning tokens cannot be read.
     #[error("{file}: {key}: {source}")]
     Signer {

@@ -124,7 +124,7 @@ fn replace(
     let authorities = material.client_authorities().after(&before.authorities);
     let reloaded = broker.reload(Reload {
         config: broker_config(&settings, &material, reloader.stats_addr),
-        accounts: accounts(settings.provisioning),
+        accounts: accounts(settings.provisioning, &settings.mappings),
         authenticator: Arc::new(PolicyAuthenticator::new(material.policy.clone(), authorities.clone())),
         guards: guards(settings.provisioning),
     })?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use choria_config::{BuildSettings, Config, Environment};
 use choria_protocol::lifecycle::Event;
-use nats_broker::{Authenticator, Broker, BrokerConfig, Listener, Observer, PublishGuard};
+use nats_broker::{Authenticator, Broker, BrokerConfig, Listener, Observer, PublishGuard, WebSocketSettings};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,12 @@ use crate::settings::{Material, Options, Settings};
 use crate::stats::{self, Pages};
 use crate::watch::Watch;
 
-/// The only listener of the network broker.
+/// The listener of ordinary clients.
 const CLIENTS: usize = 0;
+/// That of websocket clients, when there is one.
+const WEBSOCKET: usize = 1;
+/// Time of a websocket client for its HTTP request (spec 07 §9).
+const WEBSOCKET_HANDSHAKE: Duration = Duration::from_secs(2);
 
 /// How long a stopping broker waits for readers of its statistics.
 const STATISTICS_GRACE: Duration = Duration::from_secs(1);
@@ -94,12 +98,14 @@ impl Service {
         let stats_addr = statistics.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Broker::start(
             broker_config(&settings, &material, stats_addr),
-            accounts(settings.provisioning),
+            accounts(settings.provisioning, &settings.mappings),
             Arc::new(authenticator) as Arc<dyn Authenticator>,
             guards(settings.provisioning),
             Arc::new(watch) as Arc<dyn Observer>,
         )?;
         let client_addr = broker.local_addr(CLIENTS).expect("a broker that started has the listener it was given");
+
+        let websocket_addr = broker.local_addr(WEBSOCKET);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(publish_events(broker.clone(), events, stop.clone()));
@@ -118,6 +124,7 @@ impl Service {
         tracing::info!(
             component = "network_broker",
             listen = %client_addr,
+            websocket = websocket_addr.map(tracing::field::display),
             statistics = stats_addr.map(tracing::field::display),
             identity = settings.identity,
             tls = settings.tls,
@@ -126,6 +133,7 @@ impl Service {
         );
         Ok(Handle {
             client_addr,
+            websocket_addr,
             stats_addr,
             broker,
             metrics,
@@ -158,6 +166,8 @@ impl Service {
 pub struct Handle {
     /// Address of the client listener.
     pub client_addr: SocketAddr,
+    /// Address of the listener of websocket clients, when it is on.
+    pub websocket_addr: Option<SocketAddr>,
     /// Address of the statistics, when they are on.
     pub stats_addr: Option<SocketAddr>,
     pub(crate) broker: Broker,
@@ -241,6 +251,16 @@ pub(crate) fn broker_config(
 ) -> BrokerConfig {
     let (host, port) = &settings.advertise;
     let tls = material.tls.as_ref().map(|tls| Arc::clone(&tls.config));
+    let websocket = settings.websocket.iter().map(|(address, advertise)| Listener {
+        tls: tls.clone(),
+        advertise: advertise.clone(),
+        ..Listener::plain(*address).websocket(WebSocketSettings {
+            compression: true,
+            handshake_timeout: WEBSOCKET_HANDSHAKE,
+            ..WebSocketSettings::default()
+        })
+    });
+    let clients = Listener { tls: tls.clone(), ..Listener::plain(settings.listen) };
     BrokerConfig {
         server_name: settings.identity.clone(),
         client_advertise: Some(match port {
@@ -248,7 +268,7 @@ pub(crate) fn broker_config(
             None => host.clone(),
         }),
         cluster_name: Some(settings.cluster.clone()),
-        listen: vec![Listener { tls, ..Listener::plain(settings.listen) }],
+        listen: std::iter::once(clients).chain(websocket).collect(),
         auth_timeout: settings.auth_timeout,
         tls_timeout: settings.tls_timeout,
         write_deadline: settings.write_deadline,

@@ -1,5 +1,7 @@
 //! What is different between two configurations, by key.
 
+use std::net::SocketAddr;
+
 use choria_config::keys;
 
 use super::{Material, Settings};
@@ -9,10 +11,15 @@ pub(crate) fn fixed(old: &Settings, new: &Settings) -> Option<&'static str> {
     let differences = [
         (keys::IDENTITY.name(), old.identity != new.identity),
         ("plugin.choria.network.listen_address or client_port", old.listen != new.listen),
+        (keys::NETWORK_WEBSOCKET_PORT.name(), websocket(old) != websocket(new)),
         ("plugin.choria.stats_address or stats_port", old.stats != new.stats),
         ("the use of TLS", old.tls != new.tls),
     ];
     differences.into_iter().find_map(|(what, differs)| differs.then_some(what))
+}
+
+fn websocket(settings: &Settings) -> Option<SocketAddr> {
+    settings.websocket.as_ref().map(|(address, _)| *address)
 }
 
 /// The keys whose value, or what stands in the file they name, is different.
@@ -28,8 +35,11 @@ fn named<const N: usize>(differences: [(&'static str, bool); N]) -> impl Iterato
 }
 
 fn settings(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let told = |settings: &Settings| settings.websocket.as_ref().and_then(|(_, told)| told.clone());
     let differences = [
         (keys::NETWORK_PUBLIC_URL.name(), old.advertise != new.advertise),
+        (keys::NETWORK_WEBSOCKET_ADVERTISE.name(), told(old) != told(new)),
+        (keys::NETWORK_MAPPING_NAMES.name(), old.mappings != new.mappings),
         (keys::NETWORK_GATEWAY_NAME.name(), old.cluster != new.cluster),
         (keys::NETWORK_WRITE_DEADLINE.name(), old.write_deadline != new.write_deadline),
         (keys::NETWORK_TLS_TIMEOUT.name(), old.tls_timeout != new.tls_timeout),
@@ -102,6 +112,11 @@ mod tests {
         for (line, key) in [
             ("plugin.choria.network.public_url = b:1", "plugin.choria.network.public_url"),
             ("plugin.choria.network.gateway_name = C", "plugin.choria.network.gateway_name"),
+            (
+                "plugin.choria.network.mapping.names = a\nplugin.choria.network.mapping.a.source = x\n\
+                 plugin.choria.network.mapping.a.destination = y",
+                "plugin.choria.network.mapping.names",
+            ),
             ("plugin.choria.network.write_deadline = 9s", "plugin.choria.network.write_deadline"),
             ("plugin.choria.network.tls_timeout = 9s", "plugin.choria.network.tls_timeout"),
             ("plugin.choria.network.auth_timeout = 9s", "plugin.choria.network.auth_timeout"),
@@ -126,6 +141,7 @@ mod tests {
         for (line, what) in [
             ("identity = other.example.net", "identity"),
             ("plugin.choria.network.client_port = 4333", "listen_address or client_port"),
+            ("plugin.choria.network.websocket_port = 4433", "websocket_port"),
             ("plugin.choria.stats_port = 8222", "stats_address or stats_port"),
             ("plugin.choria.network.client_tls_force_required = 1", "the use of TLS"),
         ] {

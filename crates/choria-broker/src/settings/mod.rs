@@ -6,6 +6,7 @@
 //! later as a failing login (spec 02, sharp edges 23 and 29).
 
 pub(crate) mod changes;
+mod mappings;
 mod unsupported;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
@@ -17,6 +18,7 @@ use choria_config::{BuildSettings, Config, keys};
 use choria_security::provider::{FileProvider, SecurityError};
 use choria_security::tls::{self, ServerTls};
 use choria_tokens::VerificationKey;
+use nats_broker::SubjectMapping;
 
 use crate::error::SettingsError;
 use crate::policy::{ClientHosts, PolicyInputs, ProvisioningInputs, Secret, SystemUser};
@@ -47,6 +49,10 @@ pub(crate) struct Settings {
     /// Host and port told to clients; without a port the listener's.
     pub(crate) advertise: (String, Option<u16>),
     pub(crate) cluster: String,
+    /// Where websocket clients come in, and what they are told instead.
+    pub(crate) websocket: Option<(SocketAddr, Option<String>)>,
+    /// Of account `choria`.
+    pub(crate) mappings: Vec<SubjectMapping>,
     pub(crate) stats: Option<SocketAddr>,
     pub(crate) max_connections: usize,
     pub(crate) write_deadline: Duration,
@@ -72,6 +78,8 @@ pub struct Outline {
     pub identity: String,
     /// Where it listens for clients; port 0 is a free one.
     pub listen: SocketAddr,
+    /// Where it listens for websocket clients, when that is on.
+    pub websocket: Option<SocketAddr>,
     /// Where its statistics are, when they are on.
     pub statistics: Option<SocketAddr>,
     /// The host that clients are told to connect to.
@@ -95,6 +103,7 @@ pub fn outline(config: &Config, build: &BuildSettings, options: Options) -> Resu
     Ok(Outline {
         identity: settings.identity,
         listen: settings.listen,
+        websocket: settings.websocket.map(|(address, _)| address),
         statistics: settings.stats,
         advertised: settings.advertise.0,
         max_connections: settings.max_connections,
@@ -136,6 +145,8 @@ impl Settings {
             identity,
             config_file: config.path().map(PathBuf::from),
             cluster: config.get(&keys::NETWORK_GATEWAY_NAME),
+            websocket: websocket(config)?,
+            mappings: mappings::read(config)?,
             stats: stats_address(config)?,
             max_connections,
             write_deadline: config.get(&keys::NETWORK_WRITE_DEADLINE),
@@ -299,7 +310,18 @@ fn server_tls(config: &Config, options: Options) -> Result<ServerTls, SettingsEr
 fn listen_address(config: &Config) -> Result<SocketAddr, SettingsError> {
     let port = config.get(&keys::NETWORK_CLIENT_PORT);
     // -1 asks for a free port; the key table bounds the rest.
-    let port = if port < 0 { 0 } else { u16::try_from(port).unwrap_or(4222) };
+    listener(config, if port < 0 { 0 } else { u16::try_from(port).unwrap_or(4222) })
+}
+
+fn websocket(config: &Config) -> Result<Option<(SocketAddr, Option<String>)>, SettingsError> {
+    match config.get(&keys::NETWORK_WEBSOCKET_PORT) {
+        0 => Ok(None),
+        port => Ok(Some((listener(config, port)?, config.get(&keys::NETWORK_WEBSOCKET_ADVERTISE)))),
+    }
+}
+
+/// `plugin.choria.network.listen_address` with a port.
+fn listener(config: &Config, port: u16) -> Result<SocketAddr, SettingsError> {
     let address =
         resolve(config, keys::NETWORK_LISTEN_ADDRESS.name(), &config.get(&keys::NETWORK_LISTEN_ADDRESS), port)?;
     // "Every address" is asked of IPv6; a host without IPv6 still has IPv4.

@@ -23,8 +23,6 @@ const TOKENS: &str = "organisation issuers and signed client or server tokens (p
 const STREAMS: &str = "Choria Streams are not part of this version; remove the setting";
 const FEDERATION: &str = "the federation broker is not part of this version; remove the setting";
 const ADAPTERS: &str = "protocol adapters are not part of this version; remove the setting";
-const WEBSOCKET: &str = "websocket clients are not supported by this version; remove the setting";
-const MAPPINGS: &str = "subject mappings are not supported by this version; remove the setting";
 
 /// Checks every such setting.
 ///
@@ -49,9 +47,7 @@ pub(super) fn check(config: &Config) -> Result<(), Unsupported> {
     list(config, &keys::SECURITY_CHORIA_TRUSTED_SIGNERS, TOKENS)?;
     refuse(config.get(&keys::NETWORK_STREAM_STORE).is_some(), &keys::NETWORK_STREAM_STORE, STREAMS)?;
     refuse(config.get(&keys::BROKER_FEDERATION), &keys::BROKER_FEDERATION, FEDERATION)?;
-    list(config, &keys::ADAPTERS, ADAPTERS)?;
-    port(config, &keys::NETWORK_WEBSOCKET_PORT, WEBSOCKET)?;
-    list(config, &keys::NETWORK_MAPPING_NAMES, MAPPINGS)
+    list(config, &keys::ADAPTERS, ADAPTERS)
 }
 
 fn refuse<T: Setting>(set: bool, key: &Key<T>, why: &'static str) -> Result<(), Unsupported> {
@@ -99,8 +95,6 @@ mod tests {
             ("plugin.choria.network.stream.store = /data", "Streams"),
             ("plugin.choria.broker_federation = yes", "federation"),
             ("plugin.choria.adapters = events", "adapters"),
-            ("plugin.choria.network.websocket_port = 4333", "websocket"),
-            ("plugin.choria.network.mapping.names = a", "mappings"),
         ];
         for (line, expected) in cases {
             let error = check(&config(line)).unwrap_err();

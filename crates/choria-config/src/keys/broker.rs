@@ -62,19 +62,19 @@ settings! {
         /// Port of the HTTP statistics; 0 turns them off.
         STATS_PORT: u16 = Spec::new("plugin.choria.stats_port", PORT).default("0");
         /// Port of the websocket listener; 0 turns it off.
-        NETWORK_WEBSOCKET_PORT: u16 = Spec::new("plugin.choria.network.websocket_port", PORT).default("0").refused();
-        /// Address told to websocket clients.
-        NETWORK_WEBSOCKET_ADVERTISE: Option<String> = Spec::new("plugin.choria.network.websocket_advertise", Kind::Text).planned();
+        NETWORK_WEBSOCKET_PORT: u16 = Spec::new("plugin.choria.network.websocket_port", PORT).default("0");
+        /// `host:port` told to websocket clients in place of the address that is listened on.
+        NETWORK_WEBSOCKET_ADVERTISE: Option<String> = Spec::new("plugin.choria.network.websocket_advertise", Kind::Text);
         /// Port of the profiler.
         NETWORK_PPROF_PORT: u16 = Spec::new("plugin.choria.network.pprof_port", PORT).default("0").planned();
         /// Subject mappings in account `choria`.
-        NETWORK_MAPPING_NAMES: Vec<String> = Spec::new("plugin.choria.network.mapping.names", Kind::List).default("").refused();
+        NETWORK_MAPPING_NAMES: Vec<String> = Spec::new("plugin.choria.network.mapping.names", Kind::List).default("");
     }
     families {
         /// Subject that a mapping starts from.
-        NETWORK_MAPPING_SOURCE: Option<String> = Spec::new("plugin.choria.network.mapping.NAME.source", Kind::Text).planned();
+        NETWORK_MAPPING_SOURCE: Option<String> = Spec::new("plugin.choria.network.mapping.NAME.source", Kind::Text);
         /// Subject that a mapping leads to.
-        NETWORK_MAPPING_DESTINATION: Option<String> = Spec::new("plugin.choria.network.mapping.NAME.destination", Kind::Text).planned();
+        NETWORK_MAPPING_DESTINATION: Option<String> = Spec::new("plugin.choria.network.mapping.NAME.destination", Kind::Text);
     }
 }
 

@@ -174,6 +174,19 @@ fn faults_of_brokers() {
             advice: "ss -ltnp",
         },
         Fault {
+            name: "a port for websocket clients that something else has",
+            stage: |stage| {
+                let websocket = crate::common::free_port();
+                held(websocket);
+                let extra = format!("plugin.choria.network.websocket_port = {websocket}\n");
+                arguments(&["--config", text(&stage.lab().broker_config(stage.port(), 0, &extra))])
+            },
+            id: "listen.websocket",
+            status: "failed",
+            says: &["127.0.0.1"],
+            advice: "plugin.choria.network.websocket_port",
+        },
+        Fault {
             name: "a port for statistics that something else has",
             stage: |stage| {
                 let statistics = crate::common::free_port();

@@ -68,14 +68,17 @@ pub(super) async fn ports(findings: &mut Findings, context: &Context<'_>, outlin
             false
         }
     };
-    let Some(address) = outline.statistics else { return };
-    match bind(address) {
-        Ok(()) => findings.ok("listen.statistics", address, "free"),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && ours => {
-            findings.ok("listen.statistics", address, "in use, as befits a broker that runs");
-        }
-        Err(error) => {
-            findings.failed("listen.statistics", address, error, advice(address, "plugin.choria.stats_port"));
+    for (id, address, setting) in [
+        ("listen.websocket", outline.websocket, "plugin.choria.network.websocket_port"),
+        ("listen.statistics", outline.statistics, "plugin.choria.stats_port"),
+    ] {
+        let Some(address) = address else { continue };
+        match bind(address) {
+            Ok(()) => findings.ok(id, address, "free"),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && ours => {
+                findings.ok(id, address, "in use, as befits a broker that runs");
+            }
+            Err(error) => findings.failed(id, address, error, advice(address, setting)),
         }
     }
 }
