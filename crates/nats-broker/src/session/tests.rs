@@ -189,3 +189,13 @@ proptest! {
         feed(&mut session(&shared()), &[&bytes]);
     }
 }
+
+#[test]
+fn requests_of_other_accounts_leave_room_for_those_of_the_system_account() {
+    let shared = shared();
+    let mut session = session(&shared);
+    let ask = format!("SUB in 1\r\n{}", "PUB $SYS.REQ.SERVER.PING.CONNZ in 0\r\n\r\n".repeat(300));
+    let out = String::from_utf8(feed(&mut session, &[ask.as_bytes()])).unwrap();
+    // Nobody works the queue off here.
+    assert_eq!(out.matches("NATS/1.0 503").count(), 300 - 128);
+}
