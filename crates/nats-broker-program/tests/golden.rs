@@ -162,6 +162,40 @@ fn subscriptions(case: &str, client: &str) -> &'static str {
     }
 }
 
+/// What clients see of a reload, and after it.
+fn check_clients(case: &Value, clients: &mut BTreeMap<&str, Raw>) -> Result<(), String> {
+    let (name, recorded) = (text(case, "case"), case["connections"].as_object().unwrap());
+    // Whoever imports speaks first: the exporter's side shows what came.
+    let mut order: Vec<&String> = recorded.keys().collect();
+    if name.starts_with("import") {
+        order.sort();
+        order.reverse();
+    }
+    for user in order {
+        let (connection, raw) = (&recorded[user], clients.get_mut(user.as_str()).unwrap());
+        let at = |error: String| format!("{user}: {error}");
+        let mut received = text(connection, "received_on_reload");
+        if received.is_empty() && connection["eof"] == true {
+            // The words that ours sends where nats-server closes without any.
+            received = "-ERR 'Authorization Violation'\r\n";
+        }
+        receive(raw, received).map_err(at)?;
+        if connection["eof"] == true {
+            assert_eq!(raw.end(), "", "{name}, {user}");
+        }
+        let Some(sent) = connection["then_sends"].as_str() else { continue };
+        raw.send(sent.as_bytes());
+        if connection["then_eof"] == false {
+            raw.send(b"PING\r\n");
+        }
+        receive(raw, text(connection, "then_receives")).map_err(at)?;
+        if connection["then_eof"] == true {
+            assert_eq!(raw.end(), "", "{name}, {user}");
+        }
+    }
+    Ok(())
+}
+
 fn reload_case(case: &Value) -> Result<(), String> {
     let name = text(case, "case");
     let dir = tempfile::tempdir().unwrap();
@@ -194,34 +228,7 @@ fn reload_case(case: &Value) -> Result<(), String> {
     };
     let found = program.wait_from(seen, &wanted);
     found.ok_or_else(|| format!("no {wanted:?} in {:#?}", program.log))?;
-    // Whoever imports speaks first: the exporter's side shows what came.
-    let mut order: Vec<&String> = recorded.keys().collect();
-    if name.starts_with("import") {
-        order.sort();
-        order.reverse();
-    }
-    for user in order {
-        let (connection, raw) = (&recorded[user], clients.get_mut(user.as_str()).unwrap());
-        let at = |error: String| format!("{user}: {error}");
-        let mut received = text(connection, "received_on_reload");
-        if received.is_empty() && connection["eof"] == true {
-            // The words that ours sends where nats-server closes without any.
-            received = "-ERR 'Authorization Violation'\r\n";
-        }
-        receive(raw, received).map_err(at)?;
-        if connection["eof"] == true {
-            assert_eq!(raw.end(), "", "{name}, {user}");
-        }
-        let Some(sent) = connection["then_sends"].as_str() else { continue };
-        raw.send(sent.as_bytes());
-        if connection["then_eof"] == false {
-            raw.send(b"PING\r\n");
-        }
-        receive(raw, text(connection, "then_receives")).map_err(at)?;
-        if connection["then_eof"] == true {
-            assert_eq!(raw.end(), "", "{name}, {user}");
-        }
-    }
+    check_clients(case, &mut clients)?;
     let (_, info) = Raw::connect(addr);
     for (key, wanted) in case["new_connection_info"].as_object().unwrap() {
         if info.get(key) != Some(wanted) {

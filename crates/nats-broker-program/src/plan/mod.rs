@@ -81,7 +81,7 @@ pub(crate) fn make(settings: &Settings, skips_unsupported: bool) -> Result<Plan,
     let users = realms::make(settings, operator, &listeners, &mut warnings)?;
     let broker = BrokerConfig { listen: listeners.listen, system_account, ..limits(settings) };
     for trace in settings.accounts.iter().filter_map(|account| account.msg_trace.as_ref()) {
-        warnings.push(format!("{}: msg_trace has no effect: messages are not traced", trace.at));
+        warnings.push(format!("{}: msg_trace has no effect: only what has Nats-Trace-Dest is traced", trace.at));
     }
     if settings.trace == Some(true) {
         warnings.push("this program does not trace the protocol: -V and trace give no further lines".to_owned());
