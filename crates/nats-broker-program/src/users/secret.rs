@@ -29,13 +29,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Hashes that are computed at the same time. Each costs a processor tens of milliseconds or more: with one per
-/// processor, thousands of logins wait for each other and not for messages.
+/// Hashes that are computed at the same time. Each costs a processor tens of milliseconds or more, and anybody can ask for
+/// one: half of the processors are left to messages, and thousands of logins wait for each other.
 fn hashers() -> &'static Arc<Semaphore> {
     static HASHERS: OnceLock<Arc<Semaphore>> = OnceLock::new();
     HASHERS.get_or_init(|| {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Arc::new(Semaphore::new(processors))
+        Arc::new(Semaphore::new((processors / 2).max(1)))
     })
 }
 
