@@ -139,6 +139,8 @@ pub(crate) struct Conn {
     /// When the last byte came, in milliseconds of the broker's clock.
     pub(crate) last_in: AtomicU64,
     pub(crate) pings_out: AtomicU32,
+    /// Publishers that wait for this connection to catch up.
+    pub(crate) crowd: AtomicU32,
     pub(crate) ping_sent: AtomicU64,
     /// Round trip in microseconds; 0 = not known.
     pub(crate) rtt_us: AtomicU64,
@@ -163,6 +165,7 @@ impl Conn {
             reads: AtomicU64::new(0),
             last_in: AtomicU64::new(now),
             pings_out: AtomicU32::new(0),
+            crowd: AtomicU32::new(0),
             ping_sent: AtomicU64::new(now),
             rtt_us: AtomicU64::new(0),
             rare: Mutex::new(Rare::default()),

@@ -27,6 +27,8 @@ use crate::timers::Timer;
 const FULL_READS: u32 = 4;
 /// How long a publisher waits in one go for targets that are far behind.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+/// From this many publishers on, a pause for one target gets no longer.
+const LARGEST_CROWD: u32 = 32;
 /// How long an ended connection may still drain, so that its last words are not lost to a reset.
 const LINGER: Duration = Duration::from_millis(250);
 
@@ -232,11 +234,33 @@ impl Drop for Served {
     }
 }
 
-/// Waits until the targets have caught up, but not for long: beyond that the bound of their outboxes counts.
+/// Publishers in the pause for one connection; counts itself out however the pause ends.
+struct Crowd<'a>(&'a [Arc<Conn>]);
+
+impl<'a> Crowd<'a> {
+    /// Joins the crowds of these targets, and says how large the largest is.
+    fn join(targets: &'a [Arc<Conn>]) -> (Self, u32) {
+        let sizes = targets.iter().map(|target| target.crowd.fetch_add(1, Ordering::Relaxed) + 1);
+        let largest = sizes.fold(1, u32::max);
+        (Self(targets), largest)
+    }
+}
+
+impl Drop for Crowd<'_> {
+    fn drop(&mut self) {
+        for target in self.0 {
+            target.crowd.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Waits until the targets have caught up, but not for long: beyond that the bound of their outboxes counts. The more
+/// publishers wait for one target the longer each of them does, so that all together send it no more than one would.
 async fn pause(conn: &Conn, targets: SmallVec<[Arc<Conn>; 2]>) {
     let hub = &conn.hub;
     hub.stalled.fetch_add(1, Ordering::Relaxed);
-    let deadline = Instant::now() + LONGEST_PAUSE;
+    let (_crowd, size) = Crowd::join(&targets);
+    let deadline = Instant::now() + LONGEST_PAUSE * size.min(LARGEST_CROWD);
     loop {
         let caught_up = hub.caught_up.notified();
         tokio::pin!(caught_up);

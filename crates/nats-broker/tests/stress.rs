@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{CONNECT, DEADLINE, Raw, open_broker, start};
-use nats_broker::{AccountConfig, BrokerConfig, Permissions, Reload, StaticAuthenticator, SubjectRules};
+use nats_broker::{
+    AccountConfig, BrokerConfig, OpenAuthenticator, Permissions, Reload, StaticAuthenticator, SubjectRules,
+};
 use nats_proto::server_op::{ServerOp, parse};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Waits until the broker has neither connections nor subscriptions.
@@ -224,5 +227,41 @@ async fn rights_that_change_all_the_time_are_the_last_ones_in_the_end() {
     let mut raw = Raw::connect(addr).await;
     raw.send(common::connect_as("u1", "x")).await;
     assert_eq!(raw.rest().await, "-ERR 'maximum account active connections exceeded'\r\n");
+    broker.shutdown().await;
+}
+
+/// A crowd sends more in one round than the subscriber may have waiting, and it reads as fast as it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_publishers_does_not_drown_a_subscriber_that_reads() {
+    const PUBLISHERS: usize = 64;
+    const EACH: usize = 24;
+    const PAYLOAD: usize = 60 << 10;
+    let config = BrokerConfig { max_pending: 12 << 20, ..BrokerConfig::default() };
+    let broker = start(config, vec![AccountConfig::new("$G")], Arc::new(OpenAuthenticator::default()));
+    let addr = broker.local_addr(0).unwrap();
+    let mut subscriber = Raw::connect(addr).await;
+    subscriber.send(format!("{CONNECT}SUB storm 1\r\n")).await;
+    subscriber.sync().await;
+    let mut publishers = JoinSet::new();
+    for _ in 0..PUBLISHERS {
+        publishers.spawn(async move {
+            let mut raw = Raw::connect(addr).await;
+            let message = format!("PUB storm {PAYLOAD}\r\n{}\r\n", "x".repeat(PAYLOAD));
+            raw.send(format!("{CONNECT}{}", message.repeat(EACH))).await;
+            raw.sync().await;
+        });
+    }
+    let wanted = PUBLISHERS * EACH * (format!("MSG storm 1 {PAYLOAD}\r\n\r\n").len() + PAYLOAD);
+    let mut got = 0;
+    while got < wanted {
+        assert!(subscriber.read_more(DEADLINE).await, "{got} of {wanted} bytes; over: {}", subscriber.is_over());
+        let length = subscriber.received().len();
+        got += length;
+        subscriber.take(length);
+    }
+    while let Some(publisher) = publishers.join_next().await {
+        publisher.unwrap();
+    }
+    assert_eq!(broker.monitor().varz().slow_consumers, 0);
     broker.shutdown().await;
 }
