@@ -275,6 +275,30 @@ async fn design6_the_service_reloads_when_notified_and_drains_when_told() {
 }
 
 #[tokio::test]
+async fn the_system_account_may_ask_for_a_reload() {
+    let lab = Lab::new();
+    let port = choria_testkit::free_port();
+    let lines = format!("plugin.choria.network.client_port = {port}\n");
+    let service = lab.service(&lines, Options::default()).unwrap();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(service.run(shutdown.clone(), Arc::new(Notify::new())));
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    lab::until("the broker listens", async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
+
+    let config = tls::client_config(&lab.member("m.mcollective")).unwrap();
+    let mut system = Raw::open(address, config).await.unwrap();
+    system.connect(json!({"user": "system", "pass": lab::SYSTEM_PASSWORD})).await.unwrap();
+    let id = system.info["server_id"].as_str().unwrap().to_owned();
+    lab.write_config(&format!("{lines}plugin.choria.network.system.password = another\n"));
+    system.send(&format!("SUB answer 1\r\nPUB $SYS.REQ.SERVER.{id}.RELOAD answer 0\r\n\r\n")).await;
+    // The reload ends whoever asked for it with the old password, mostly after the answer.
+    let lines = system.until_closed().await;
+    assert_eq!(lines.last().map(String::as_str), Some(ENDED[0]), "{lines:?}");
+    shutdown.cancel();
+    tokio::time::timeout(DEADLINE, running).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn clients_see_the_end_of_the_stream() {
     let lab = Lab::new();
     let broker = lab.start("").await;

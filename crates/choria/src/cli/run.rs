@@ -15,7 +15,7 @@ pub(crate) struct BrokerArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BrokerCommand {
-    /// Run the broker in the foreground. SIGHUP re-reads its certificates.
+    /// Run the broker in the foreground. SIGHUP reloads its configuration.
     Run(BrokerRun),
     /// Show the messages of a subject as they pass: the same as `choria tool sub`.
     #[command(visible_alias = "subscribe")]
