@@ -36,7 +36,7 @@ async fn until_empty(broker: &nats_broker::Broker) {
 async fn comings_and_goings_leave_nothing_behind() {
     let broker = open_broker();
     let addr = broker.local_addr(0).unwrap();
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     for task in 0..8 {
         tasks.spawn(async move {
             for round in 0..40 {
@@ -83,7 +83,7 @@ async fn every_message_of_every_publisher_arrives_in_order() {
     reader.send(CONNECT).await;
     reader.send("SUB o.* 1\r\n").await;
     reader.sync().await;
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     for publisher in 0..PUBLISHERS {
         tasks.spawn(async move {
             let mut raw = Raw::connect(addr).await;
@@ -170,7 +170,7 @@ async fn rights_that_change_all_the_time_are_the_last_ones_in_the_end() {
     let broker = start(BrokerConfig::default(), accounts(), Arc::new(ten_users(true)));
     let addr = broker.local_addr(0).unwrap();
     let stop = CancellationToken::new();
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     for number in 0..8 {
         tasks.spawn(restless(addr, format!("u{number}"), stop.clone()));
     }
