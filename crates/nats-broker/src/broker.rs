@@ -325,6 +325,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, number: usize) {
         };
         match accepted {
             Ok((socket, remote)) => {
+                // A listener on `::` gives clients of IPv4 addresses of IPv6, which no rule about networks would know.
+                let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
                 if failures > 0 {
                     tracing::info!(failures, "connections are accepted again");
                     failures = 0;

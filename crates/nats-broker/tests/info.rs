@@ -150,3 +150,21 @@ async fn without_headers_messages_with_headers_are_refused() {
     assert_eq!(raw.rest().await, "-ERR 'no responders requires headers support'\r\n");
     broker.shutdown().await;
 }
+
+/// A listener on `::` is reached over both, and every client has the address that it knows itself by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_listener_for_both_keep_their_ipv4_addresses() {
+    // Some machines have no IPv6.
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let both = Listener::plain("[::]:0".parse().unwrap());
+    let config = BrokerConfig { listen: vec![both], ..BrokerConfig::default() };
+    let broker = start(config, vec![AccountConfig::new("$G")], Arc::new(OpenAuthenticator::default()));
+    let port = broker.local_addr(0).unwrap().port();
+    for address in ["127.0.0.1", "::1"] {
+        let (_, info) = Raw::connect_info(std::net::SocketAddr::new(address.parse().unwrap(), port)).await;
+        assert!(info.contains(&format!("\"client_ip\":\"{address}\"")), "{info}");
+    }
+    broker.shutdown().await;
+}
