@@ -9,18 +9,9 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ServerConfig};
-
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-/// `[0]` around the version of a certificate.
-const VERSION: u8 = 0xa0;
 
 /// Settings that hand out tickets under keys of their own. Those that have tickets already, or none wanted
 /// (`send_tls13_tickets` is 0), stay as they are.
@@ -46,61 +37,8 @@ pub(crate) fn is_in_force(chain: &[CertificateDer<'_>], now: SystemTime) -> bool
 
 /// The end of a certificate's time, in seconds since 1970.
 fn not_after(certificate: &[u8]) -> Option<i64> {
-    let (whole, _) = element(certificate, SEQUENCE)?;
-    let (mut fields, _) = element(whole, SEQUENCE)?;
-    if let Some((_, rest)) = element(fields, VERSION) {
-        fields = rest;
-    }
-    for tag in [INTEGER, SEQUENCE, SEQUENCE] {
-        (_, fields) = element(fields, tag)?;
-    }
-    let (validity, _) = element(fields, SEQUENCE)?;
-    let (_, rest) = time(validity)?;
-    time(rest).map(|(end, _)| end)
-}
-
-/// The content of the DER element that `bytes` begin with, and what is behind it.
-fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let [found, length, rest @ ..] = bytes else { return None };
-    if *found != tag {
-        return None;
-    }
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(*length), rest),
-        0x81..=0x84 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
-            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
-}
-
-/// The time that `bytes` begin with, in seconds since 1970, and what is behind it (RFC 5280 §4.1.2.5).
-fn time(bytes: &[u8]) -> Option<(i64, &[u8])> {
-    let (text, rest, year_digits) = match element(bytes, UTC_TIME) {
-        Some((text, rest)) => (text, rest, 2),
-        None => element(bytes, GENERALIZED_TIME).map(|(text, rest)| (text, rest, 4))?,
-    };
-    let (year, fields) = text.strip_suffix(b"Z")?.split_at_checked(year_digits)?;
-    let number = |digits: &[u8]| {
-        let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-        text.parse::<i16>().ok()
-    };
-    let mut year = number(year)?;
-    if year_digits == 2 {
-        year += if year < 50 { 2000 } else { 1900 };
-    }
-    if fields.len() != 10 {
-        return None;
-    }
-    let mut parts = [0_i8; 5];
-    for (part, digits) in parts.iter_mut().zip(fields.chunks(2)) {
-        *part = i8::try_from(number(digits)?).ok()?;
-    }
-    let [month, day, hour, minute, second] = parts;
-    let at = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
-    Some((at.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second(), rest))
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use nats_proto::subject::matches;
+use nats_proto::subject::overlaps;
 
 use super::{QueryError, go_duration, rfc3339, uptime};
 use crate::conn::Conn;
@@ -412,7 +412,7 @@ fn entry(shared: &Shared, conn: &Conn, now: SystemTime) -> ConnzEntry {
 }
 
 fn has_matching_subscription(conn: &Conn, subject: &str) -> bool {
-    conn.rare.lock().subs.iter().any(|sub| matches(&sub.filter, subject) || *sub.filter == *subject)
+    conn.rare.lock().subs.iter().any(|sub| overlaps(&sub.filter, subject))
 }
 
 fn add_subscriptions(conn: &Conn, subs: ConnzSubs, entry: &mut ConnzEntry) {

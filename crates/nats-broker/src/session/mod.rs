@@ -57,6 +57,8 @@ pub(crate) struct Session {
     understands_info: bool,
     pub(crate) is_connected: bool,
     sent_connect_info: bool,
+    /// The client was told that the broker is going.
+    knows_end: bool,
     answered_ping: bool,
     /// Which [`Live`] the limits were taken from.
     generation: u64,
@@ -91,6 +93,7 @@ impl Session {
             understands_info: false,
             is_connected: false,
             sent_connect_info: false,
+            knows_end: false,
             answered_ping: false,
             generation,
         }
@@ -312,7 +315,9 @@ impl Session {
         }
         if self.is_connected && self.understands_info && !self.sent_connect_info {
             self.sent_connect_info = true;
-            let line = self.connect_info().to_line();
+            let info = self.connect_info();
+            self.knows_end = info.ldm;
+            let line = info.to_line();
             tick.send(&self.conn, |out| out.extend_from_slice(&line));
         }
     }
@@ -420,8 +425,10 @@ impl Session {
     }
 
     /// Tells a client that understands it that the broker is going.
-    pub(crate) fn tell_lame_duck(&self) {
-        if self.is_connected && self.understands_info {
+    pub(crate) fn tell_lame_duck(&mut self) {
+        // Whoever logged in meanwhile has it from its first INFO.
+        if self.is_connected && self.understands_info && !self.knows_end {
+            self.knows_end = self.shared.is_lame_duck.load(Ordering::Relaxed);
             let line = Info { ldm: true, ..self.info(None) }.to_line();
             self.conn.append(|out| out.extend_from_slice(&line));
             self.conn.flush();
