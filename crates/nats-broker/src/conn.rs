@@ -270,10 +270,14 @@ impl Conn {
                 }
             };
             drop(outbox);
+            let piece_length = piece.left();
             let outcome = self.write(&mut piece);
             outbox = self.outbox.lock();
             match outcome {
-                Ok(()) => give_buffer(piece.bytes),
+                Ok(()) => {
+                    give_buffer(piece.bytes);
+                    self.tell_caught_up(outbox.pending().saturating_sub(piece_length));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.block(&mut outbox, piece);
                     break;
@@ -289,6 +293,13 @@ impl Conn {
         }
         outbox.writing = false;
         outbox.pending()
+    }
+
+    /// Lets the publishers go on that wait for this connection, when little enough is left to write.
+    fn tell_caught_up(&self, left: usize) {
+        if left <= STALL / 2 && self.has(flag::STALLING) && self.clear(flag::STALLING) {
+            self.hub.caught_up.notify_waiters();
+        }
     }
 
     /// The socket is full: the connection's task continues when there is room, a timer watches that it comes.
@@ -324,9 +335,7 @@ impl Conn {
     pub(crate) fn resume_writing(&self) {
         self.clear(flag::WANTS_WRITE);
         self.outbox.lock().blocked = false;
-        if self.flush() <= STALL / 2 && self.has(flag::STALLING) && self.clear(flag::STALLING) {
-            self.hub.caught_up.notify_waiters();
-        }
+        self.tell_caught_up(self.flush());
     }
 
     /// Looks whether the socket has been full for too long; `true` = too long.

@@ -55,7 +55,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.bytes.len() - self.sent
     }
 }
@@ -76,7 +76,9 @@ struct Backlog {
 pub(crate) struct Outbox {
     /// Newest plain bytes.
     buffer: Vec<u8>,
-    /// What is older; only while the socket is full.
+    /// Length of the piece that is being written right now.
+    in_flight: usize,
+    /// What is older; only while the socket is full or somebody writes.
     backlog: Option<Box<Backlog>>,
     /// Whether the connection stands on some producer's list of targets to flush.
     pub(crate) touched: bool,
@@ -104,7 +106,7 @@ impl Outbox {
     /// Bytes that wait.
     pub(crate) fn pending(&self) -> usize {
         let backlog = |backlog: &Backlog| backlog.bytes + backlog.rest.as_ref().map_or(0, Piece::left);
-        self.buffer.len() + self.backlog.as_deref().map_or(0, backlog)
+        self.in_flight + self.buffer.len() + self.backlog.as_deref().map_or(0, backlog)
     }
 
     /// Bytes that were appended since the last flush and can be written at once.
@@ -116,7 +118,7 @@ impl Outbox {
     pub(crate) fn room(&mut self, need: usize) -> &mut Vec<u8> {
         if self.buffer.capacity() == 0 {
             self.buffer = take_buffer(need);
-        } else if self.blocked && self.buffer.len() >= PIECE {
+        } else if (self.blocked || self.writing) && self.buffer.len() >= PIECE {
             let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE.max(need)));
             let backlog = self.backlog.get_or_insert_default();
             backlog.bytes += full.len();
@@ -127,11 +129,18 @@ impl Outbox {
         &mut self.buffer
     }
 
-    /// The next piece for the socket, in frames and encrypted if need be. `None` when there is nothing to write.
+    /// The next piece for the socket, in frames and encrypted if need be. `None` when there is nothing to write. It counts
+    /// as waiting until the next one is taken or it is put back.
     ///
     /// # Errors
     /// The TLS session is broken.
     pub(crate) fn take_piece(&mut self) -> Result<Option<Piece>, rustls::Error> {
+        let piece = self.next_piece()?;
+        self.in_flight = piece.as_ref().map_or(0, Piece::left);
+        Ok(piece)
+    }
+
+    fn next_piece(&mut self) -> Result<Option<Piece>, rustls::Error> {
         let mut older = None;
         if let Some(backlog) = &mut self.backlog {
             if let Some(rest) = backlog.rest.take() {
@@ -162,12 +171,14 @@ impl Outbox {
 
     /// Puts a piece back that the socket did not take whole.
     pub(crate) fn put_back(&mut self, piece: Piece) {
+        self.in_flight = 0;
         self.backlog.get_or_insert_default().rest = Some(piece);
     }
 
     /// Stops taking output and frees what waits.
     pub(crate) fn abandon(&mut self) {
         self.gone = true;
+        self.in_flight = 0;
         self.buffer = Vec::new();
         self.backlog = None;
         self.tls = None;

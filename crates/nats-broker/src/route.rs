@@ -69,6 +69,8 @@ pub(crate) struct Tick {
     touched: Vec<Arc<Conn>>,
     /// Subscriptions that had their last message.
     exhausted: Vec<Arc<Subscription>>,
+    /// Connections with much output that somebody else will write.
+    behind: Vec<Arc<Conn>>,
     prefix: Vec<u8>,
     flush_at: usize,
     random: u64,
@@ -81,6 +83,7 @@ impl Tick {
         Self {
             touched: Vec::new(),
             exhausted: Vec::new(),
+            behind: Vec::new(),
             prefix: Vec::new(),
             flush_at: LATE_FLUSH,
             random: seed | 1,
@@ -104,6 +107,12 @@ impl Tick {
     pub(crate) fn finish(&mut self, shared: &Shared, stalled: &mut SmallVec<[Arc<Conn>; 2]>) {
         for conn in self.touched.drain(..) {
             if conn.flush() > STALL {
+                stalled.push(conn);
+            }
+        }
+        for conn in self.behind.drain(..) {
+            let is_listed = stalled.iter().any(|listed| Arc::ptr_eq(listed, &conn));
+            if !is_listed && conn.flush() > STALL {
                 stalled.push(conn);
             }
         }
@@ -299,9 +308,12 @@ impl<'s> Router<'s, '_> {
         sub.delivered.store(delivered, Ordering::Relaxed);
         let is_new = done != 0 && !std::mem::replace(&mut outbox.touched, true);
         let is_full = outbox.fresh() >= self.tick.flush_at;
+        let is_behind = outbox.pending() > STALL;
         drop(outbox);
         if is_new {
             self.tick.touch(conn);
+        } else if is_behind && !self.tick.behind.last().is_some_and(|last| Arc::ptr_eq(last, conn)) {
+            self.tick.behind.push(Arc::clone(conn));
         }
         if is_slow {
             conn.drop_slow("Slow Consumer (Pending Bytes)");
