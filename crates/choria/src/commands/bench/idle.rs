@@ -86,19 +86,20 @@ async fn measured(args: &BenchIdle, layout: &Layout, shutdown: &CancellationToke
 
 fn start_nodes(args: &BenchIdle, layout: &Layout) -> Result<Nodes, Failure> {
     if args.members {
-        return start_members(args.key, layout, args.json);
+        return start_members(args.key, layout, args.json, &[]);
     }
     let key = choria_emulator::key_name(args.key.into());
     let token = layout.path("token/provisioning.jwt").display().to_string();
     Nodes::start(layout, &["--key", key, "--provisioning-jwt", &token, "--until", "waiting"], args.json)
 }
 
-/// Starts nodes that have their certificates already.
-pub(super) fn start_members(key: NodeKey, layout: &Layout, quiet: bool) -> Result<Nodes, Failure> {
+/// Starts nodes that have their certificates already; `more` are further flags of `choria emulate`.
+pub(super) fn start_members(key: NodeKey, layout: &Layout, quiet: bool, more: &[&str]) -> Result<Nodes, Failure> {
     let key = choria_emulator::key_name(key.into());
     let broker = format!("127.0.0.1:{}", layout.ports.broker);
     let authority = layout.authority().display().to_string();
-    Nodes::start(layout, &["--key", key, "--members", "--ca", &authority, "--broker", &broker], quiet)
+    let arguments = ["--key", key, "--members", "--ca", &authority, "--broker", &broker];
+    Nodes::start(layout, &[&arguments, more].concat(), quiet)
 }
 
 /// What the parts used at four moments.

@@ -71,7 +71,9 @@ async fn measured(args: &BenchPing, layout: &Layout, shutdown: &CancellationToke
     let mut parts = Parts::default();
     parts.0.push(start::broker(layout)?);
     start::wait_for_broker(layout, &mut parts, shutdown).await?;
-    let mut nodes = start_members(args.key, layout, args.json)?;
+    // While the nodes answer, the broker has little to do: they get all processors.
+    let threads = cores().to_string();
+    let mut nodes = start_members(args.key, layout, args.json, &["--threads", &threads])?;
     let limit = Duration::from_secs(60) + Duration::from_millis(100) * args.nodes;
     let deadline = Instant::now() + args.timeout.unwrap_or(limit);
     if !nodes.until(&mut parts, deadline, shutdown, |counts| counts.members).await? {
@@ -94,6 +96,10 @@ async fn measured(args: &BenchPing, layout: &Layout, shutdown: &CancellationToke
     finish(args, layout, nodes, parts, (rounds, before, after), shutdown).await
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 async fn finish(
     args: &BenchPing,
     layout: &Layout,
@@ -112,7 +118,7 @@ async fn finish(
     times.sort_by(f64::total_cmp);
     Ok(Document {
         nodes: layout.nodes.len(),
-        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        cores: cores(),
         connect_seconds: report.seconds,
         lost: u64::from(args.nodes) * rounds.len() as u64 - answers,
         all_answered_seconds: times.get(times.len() / 2).copied().unwrap_or_default(),
